@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+# make                 the release binary build/release/trefoil
+# make check           unit tests under ASan+UBSan        make tsan   the same under TSan
+# make install DESTDIR= PREFIX=/usr/local
+# V=1 shows the commands. What the build needs: deploy/deps installs it.
+
+NAME    := trefoil
+VERSION := 0.1.0
+MODE    ?= release
+CC      ?= gcc
+PREFIX  ?= /usr/local
+B       := build/$(MODE)
+GEN     := build/gen
+Q       := $(if $(V),,@)
+
+PKGS    := libuv openssl sqlite3 libnghttp2 libprotobuf-c jansson
+CFLAGS  += -std=gnu11 -iquote src -iquote $(GEN) -MMD -MP -fstack-protector-strong -fstack-clash-protection -pthread
+CFLAGS  += -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers -Werror
+CFLAGS  += -DNAME='"$(NAME)"' -DVERSION='"$(VERSION)"' -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS))
+LDLIBS  += $(shell pkg-config --libs $(PKGS)) -pthread -lm
+
+ifeq ($(MODE),release)
+CFLAGS  += -O2 -g -D_FORTIFY_SOURCE=2 -Wframe-larger-than=4096 -fPIE
+LDFLAGS += -pie -Wl,-z,relro,-z,now
+else ifeq ($(MODE),asan)
+CFLAGS  += -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LDFLAGS += -fsanitize=address,undefined
+else ifeq ($(MODE),tsan)
+CFLAGS  += -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+LDFLAGS += -fsanitize=thread
+else
+$(error MODE is release, asan or tsan, not '$(MODE)')
+endif
+
+PROTOS  := $(wildcard src/api/proto/*.proto src/store/*.proto)
+GENC    := $(patsubst %.proto,$(GEN)/%.pb-c.c,$(notdir $(PROTOS)))
+SRC     := $(filter-out src/main.c,$(wildcard src/*/*.c))
+OBJ     := $(SRC:src/%.c=$(B)/%.o) $(GENC:$(GEN)/%.c=$(B)/gen/%.o)
+LIBTEST := $(patsubst tests/lib/%.c,$(B)/tests/lib/%.o,$(wildcard tests/lib/*.c))
+UNITS   := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
+
+.PHONY: all check unit tsan install layers format clean
+all: $(B)/$(NAME)
+
+$(B)/$(NAME): $(B)/main.o $(OBJ)
+	@echo "  LD $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(B)/%.o: src/%.c | gen
+	@echo "  CC $<"
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -c -o $@ $<
+
+$(B)/gen/%.o: $(GEN)/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -w -c -o $@ $<
+
+$(B)/tests/lib/%.o: tests/lib/%.c | gen
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -iquote tests -c -o $@ $<
+
+$(B)/tests/%.o: tests/unit/%.c | gen
+	@echo "  CC $<"
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -iquote tests -c -o $@ $<
+
+$(B)/libtested.a: $(OBJ) $(LIBTEST)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libtested.a
+	@echo "  LD $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(B)/libtested.a -Wl,--no-whole-archive $(LDLIBS) -lcmocka
+
+.PHONY: gen
+gen: $(GENC)
+$(GENC) &: $(PROTOS)
+	@echo "  PROTOC"
+	@mkdir -p $(GEN)
+	$(Q)protoc-c --proto_path=src/api/proto --proto_path=src/store --proto_path=/usr/include --c_out=$(GEN) $(PROTOS)
+
+# The tests of one mode. UNIT=NAME runs tests/unit/test_NAME.c alone.
+unit: $(if $(UNIT),$(B)/tests/test_$(UNIT),$(UNITS))
+	@fail=0; for t in $^; do echo "  RUN $$t"; $$t || fail=1; done; exit $$fail
+
+check: layers
+	$(Q)$(MAKE) --no-print-directory MODE=asan unit all
+
+tsan:
+	$(Q)$(MAKE) --no-print-directory MODE=tsan unit
+
+# Who may include whom: base < net, store, ca < raft < api < cmd; net, store and ca do not see each other.
+layers:
+	@grep -nE '^#include "[a-z]+/' src/*/*.[ch] | awk -F: ' \
+	BEGIN { r["base"] = 0; r["net"] = r["store"] = r["ca"] = 1; r["raft"] = 2; r["api"] = 3; r["cmd"] = 4 } \
+	{ split($$1, p, "/"); from = p[2]; match($$0, /"[a-z]+\//); to = substr($$0, RSTART + 1, RLENGTH - 2); \
+	  if (from in r && to in r && from != to && r[to] >= r[from]) { print $$1 ": may not include " to "/"; bad = 1 } } \
+	END { exit bad }'
+
+install: all
+	install -D -m 755 $(B)/$(NAME) $(DESTDIR)$(PREFIX)/bin/$(NAME)
+	ln -sf $(NAME) $(DESTDIR)$(PREFIX)/bin/spire-server
+
+format:
+	clang-format -i src/*.c src/*/*.[ch] tests/*/*.[ch]
+
+clean:
+	rm -rf build/release build/asan build/tsan build/gen
+
+-include $(OBJ:.o=.d) $(B)/main.d $(LIBTEST:.o=.d) $(UNITS:=.d)

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef BASE_FAULT_H
+#define BASE_FAULT_H
+
+#include <stdbool.h>
+
+/* Points at which a test makes a step fail: `if (fault_at("store.commit")) return ...;`. In a process in which no test has armed
+ * one this is a load and a compare. The environment TREFOIL_FAULT="name:n[:kill]" arms one in a server under test: the n-th pass
+ * fails, or (kill) ends the process with SIGKILL there. */
+bool fault_at(const char *name);
+
+void fault_arm(const char *name, unsigned nth); /* the nth pass from now fails (1 = the next), once */
+void fault_disarm(void);
+bool fault_fired(void); /* since fault_arm */
+
+#endif
