@@ -3,7 +3,7 @@
 #define BASE_LIMITS_H
 
 /* What a peer or a file can make us allocate or wait for. Checked before the memory is asked for. */
-enum limits {
+enum {
 	LIMIT_MESSAGE = 4 << 20,        /* a gRPC message received (grpc-go's default) */
 	LIMIT_HEADERS = 64 << 10,       /* the header list of one call */
 	LIMIT_STREAMS = 1000,           /* calls at a time on one connection */

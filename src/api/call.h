@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef API_CALL_H
+#define API_CALL_H
+
+#include "api/pb.h"
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "store/view.h"
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* One RPC, as its handler sees it. The handler runs as a task on an api loop: straight-line code that may wait in call_propose,
+ * call_recv, call_send and task_wait. Everything that the request needs comes from the call's arena, dropped at its end. */
+
+enum who { /* caller classes, server-api.md 2.2; a route names a set of them */
+	WHO_ANY = 1 << 0,
+	WHO_LOCAL = 1 << 1,
+	WHO_ADMIN = 1 << 2,
+	WHO_DOWNSTREAM = 1 << 3,
+	WHO_AGENT = 1 << 4,
+};
+
+struct caller {
+	enum who as;           /* the class that let it in; WHO_ANY = "nobody" */
+	const char *via;       /* "", "transport", "config", "entries", "datastore" */
+	bool local;            /* came over the UNIX socket */
+	const char *address;   /* "127.0.0.1:41234", "" for local */
+	const char *ip;        /* "127.0.0.1": the key of rate limits */
+	const char *id;        /* SPIFFE ID of the client certificate, NULL without one */
+	const char *serial;    /* its serial number, decimal */
+	int64_t not_before_s, not_after_s;
+};
+
+struct api_loop; /* one of the loops that serve: its reader, its caches */
+struct route;
+struct server;
+struct stream;
+
+struct call {
+	struct server *server;
+	struct api_loop *api;
+	const struct route *route;
+	struct arena *arena;
+	struct caller *caller;
+	struct err err[1];     /* what the handler sets when it fails */
+	const char *request_id; /* UUIDv4 of this call, for the log; "" until the first use */
+	int64_t deadline_ms;   /* clock_mono_ms; INT64_MAX without one */
+	struct buf *raw;       /* set by call_reply_raw */
+	struct stream *stream; /* api/grpc.c's */
+};
+
+int64_t call_now_s(const struct call *call); /* wall clock */
+
+/* A read snapshot on this loop's connection. Pins the task: close it (or let OWN_STRUCT(view) do so) before anything that waits. */
+enum code call_view(struct call *call, struct view **out);
+
+/* Carries out commands through the replica and waits for their outcomes: who calls and the request id are filled in here.
+ * The code of a single one is the outcome's (refused = its code and text in call->err, and `out` is set all the same);
+ * of several only that of the trip: look at each outcome's code. */
+enum code call_propose(struct call *call, Pb__Command *command, Pb__Outcome **out);
+enum code call_propose_all(struct call *call, Pb__Command **commands, size_t n, Pb__Outcome **outs);
+
+/* Streams. call_recv: the next message, or *out == NULL at the client's half-close. call_send: waits while the client reads slowly. */
+enum code call_recv(struct call *call, const ProtobufCMessageDescriptor *type, void **out);
+enum code call_send(struct call *call, const void *message);
+enum code call_send_raw(struct call *call, const struct buf *message);
+
+/* A unary handler that has its answer encoded already takes this and appends the message to it; `reply` is then ignored. */
+struct buf *call_reply_raw(struct call *call);
+
+/* A line of the log with the fields that SPIRE gives a call's lines: authorized_as, authorized_via, caller_addr, caller_id or
+ * caller_uid..., method, request_id, service, subsystem_name=api; `pairs` besides, ended by LOG_KIND_END. */
+void call_log(struct call *call, enum log_level level, const char *msg, const struct log_pair *pairs);
+#define CALL_LOG(call, level, msg, ...)                                                                                \
+	call_log((call), (level), (msg), (const struct log_pair[]){ __VA_ARGS__ __VA_OPT__(, ) { 0 } })
+
+/* Rate limits (server-api.md 4.0). Waits for `n` tokens of that limiter for the caller's IP; local callers never wait.
+ * RESOURCE_EXHAUSTED with SPIRE's text after "what: ". */
+enum limiter { LIMITER_ATTEST, LIMITER_CSR, LIMITER_JSR, LIMITER_PUSH_KEY, LIMITER_POST_STATUS, LIMITER_COUNT };
+enum code call_limit(struct call *call, enum limiter limiter, unsigned n, const char *what);
+
+#endif

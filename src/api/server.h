@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef API_SERVER_H
+#define API_SERVER_H
+
+#include "base/config.h"
+#include "base/loop.h"
+#include "ca/keyring.h"
+#include "raft/replica.h"
+#include "store/view.h"
+
+#include <stdatomic.h>
+
+/* What all loops of a server share. Filled by cmd/run.c in order; nothing in it changes while loops run but what says so. */
+struct metrics;
+struct rotation;
+struct x509pop;
+
+struct server {
+	const struct config *config;
+	const char *td;                  /* the trust domain's name */
+	const char *server_id;           /* spiffe://<td>/spire/server */
+	const char *state_path;          /* the SQLite file that readers open */
+	struct replica *replica;
+	struct keyring_slot *keyring;    /* what signs now */
+	struct rotation *rotation;       /* api/rotate.h: prepares, activates, prunes */
+	struct x509pop *x509pop;         /* NULL: not configured */
+	struct metrics *metrics;         /* api/metrics.h */
+	struct limiters *limiters;       /* api/limit.h: the token buckets */
+	int64_t started_ms;              /* clock_mono_ms */
+	enum log_level launch_level;
+	atomic_bool stopping;
+};
+
+/* One of the loops that serve: what belongs to its thread alone. */
+struct api_loop {
+	struct server *server;
+	struct loop *loop;
+	struct reader *reader;
+	struct trust_cache *trust; /* api/auth.c: parsed bundles */
+};
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef STORE_STORE_H
+#define STORE_STORE_H
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "command.pb-c.h"
+
+#include <stdint.h>
+
+/* The state machine: an SQLite file (WAL) that is the state and the index. One writer; readers are store/view.h.
+ * `apply` is deterministic and total: no clock, chance, socket or configuration in it; the command carries what it needs.
+ * A refusal is an outcome. A failed write is not: the caller ends the process (log_fatal), nothing of the batch is acknowledged. */
+struct store;
+
+/* Opens `path`, makes it with the schema if there is none. Refused by name: a newer format, a file that is no database of ours,
+ * one that belongs to another trust domain ("" = none yet). Leaves nothing behind on failure. */
+enum code store_open(const char *path, const char *trust_domain, struct store **out, struct err *err);
+void store_close(struct store *store);
+
+struct store_item {
+	const Pb__Command *command;
+	Pb__Outcome *outcome; /* set by store_apply, in the arena */
+};
+
+/* Carries out a batch: one transaction, one applied index in it, durable when it returns. `stamp_ms`: the batch's time.
+ * `index` must be above store_applied(). Anything but OK is fatal. */
+enum code store_apply(struct store *store, uint64_t index, int64_t stamp_ms, struct store_item *items, size_t n, struct arena *arena,
+		      struct err *err);
+
+uint64_t store_applied(const struct store *store);
+int64_t store_stamp_ms(const struct store *store); /* of the last batch: time never goes back */
+
+/* Sum modulo 2^256 of SHA-256(table, key, row) over all rows, kept by each write (availability.md V15). */
+void store_digest(const struct store *store, uint8_t out[32]);
+
+/* Moves WAL frames into the file: called by a thread of its own, on a connection of its own. A disk error is fatal. */
+struct checkpointer;
+enum code checkpointer_open(const char *path, struct checkpointer **out, struct err *err);
+enum code checkpointer_run(struct checkpointer *checkpointer, struct err *err);
+void checkpointer_close(struct checkpointer *checkpointer);
+
+/* SHA-256 of a join token: what the state keeps of it. */
+void store_token_hash(const char *token, uint8_t out[32]);
+
+#endif
