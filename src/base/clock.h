@@ -6,6 +6,7 @@
 
 /* The one place that reads a clock, so that a simulation can put another in its place. */
 int64_t clock_wall_ms(void); /* Unix time, milliseconds */
+int64_t clock_wall_ns(void); /* Unix time, nanoseconds: for the log */
 int64_t clock_wall_s(void);  /* Unix time, whole seconds, cut */
 int64_t clock_mono_ms(void); /* CLOCK_MONOTONIC: for deadlines and waiting */
 int64_t clock_boot_ms(void); /* CLOCK_BOOTTIME: goes on while the machine sleeps */

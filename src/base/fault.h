@@ -4,9 +4,10 @@
 
 #include <stdbool.h>
 
-/* Points at which a test makes a step fail: `if (fault_at("store.commit")) return ...;`. In a process in which no test has armed
- * one this is a load and a compare. The environment TREFOIL_FAULT="name:n[:kill]" arms one in a server under test: the n-th pass
- * fails, or (kill) ends the process with SIGKILL there. */
+/* Points at which a test makes a step fail: `if (fault_at("store.commit")) return ...;`. In a process in which no test
+ * has armed one this is a load and a compare. In a server under test the environment variable `<NAME>_FAULT` (the
+ * Makefile's NAME in upper case) arms one: "point:n" fails the n-th pass, "point:n:kill" ends the process with SIGKILL
+ * there. */
 bool fault_at(const char *name);
 
 void fault_arm(const char *name, unsigned nth); /* the nth pass from now fails (1 = the next), once */

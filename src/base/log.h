@@ -49,6 +49,8 @@ struct log_options {
 	const char *file;   /* NULL: standard output. Appended to, made with 0640 */
 };
 
+/* Until log_open: standard output, text, level INFO. log_open makes the process ignore SIGPIPE: a reader of the log who goes away
+ * must not end the server. */
 enum code log_open(const struct log_options *options, struct err *err);
 enum code log_reopen(struct err *err); /* the same file by name again (SIGUSR2); on error the old handle stays */
 void log_set_level(enum log_level level);

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The log: lines as logrus' text and JSON formatters write them, since people grep them.
+ *
+ * A line is made in a buffer of its own and leaves in one write(2) under a lock, so lines never mix. A write that fails
+ * is forgotten: there is nobody to tell, and no server ends for its log. The file descriptor keeps its number when the
+ * file is opened again (dup3), so a writer never sees a closed one. */
+#include "base/log.h"
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/own.h"
+#include "base/utf8.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+enum form { FORM_SECONDS, FORM_NANOSECONDS, FORM_JSON };
+enum { PAIRS_ON_STACK = 32, FULL_PIPE_MS = 1000 };
+
+OWNABLE(json_t, json_decref)
+
+static pthread_mutex_t write_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int level_now = LOG_INFO;
+static _Atomic int form_now = FORM_SECONDS;
+static _Atomic int fd_now = STDOUT_FILENO;
+static char *file_now; /* under write_lock; NULL: standard output */
+
+static const char *const level_names[] = { NULL, "panic", "fatal", "error", "warning", "info", "debug", "trace" };
+
+/* --- values
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static void put_zone(struct buf *b, const struct tm *tm, const char *fmt)
+{
+	long minutes = labs(tm->tm_gmtoff) / 60;
+
+	buf_printf(b, fmt, tm->tm_gmtoff < 0 ? '-' : '+', minutes / 60, minutes % 60);
+}
+
+static void put_date(struct buf *b, const struct tm *tm, char between)
+{
+	buf_printf(b, "%04d-%02d-%02d%c%02d:%02d:%02d", tm->tm_year + 1900, tm->tm_mon + 1, tm->tm_mday, between,
+		   tm->tm_hour, tm->tm_min, tm->tm_sec);
+}
+
+/* RFC 3339; with nanoseconds as Go's RFC3339Nano: without the zeros at the end. */
+static void put_rfc3339(struct buf *b, int64_t unix_s, int nanos)
+{
+	time_t when = (time_t)unix_s;
+	struct tm tm;
+
+	if (localtime_r(&when, &tm) == NULL)
+		memset(&tm, 0, sizeof tm);
+	put_date(b, &tm, 'T');
+	if (nanos > 0) {
+		buf_printf(b, ".%09d", nanos);
+		while (b->data[b->len - 1] == '0')
+			b->len--;
+	}
+	if (tm.tm_gmtoff == 0)
+		buf_put(b, 'Z');
+	else
+		put_zone(b, &tm, "%c%02ld:%02ld");
+}
+
+static void put_json_string(struct buf *b, const char *text)
+{
+	size_t len = strlen(text);
+
+	buf_put(b, '"');
+	while (len > 0) {
+		uint32_t rune;
+		size_t size = utf8_next(text, len, &rune);
+
+		if (size == 0) {
+			buf_puts(b, "\\ufffd");
+			size = 1;
+		} else if (rune == '"' || rune == '\\') {
+			buf_printf(b, "\\%c", (char)rune);
+		} else if (rune == '\b' || rune == '\t' || rune == '\n' || rune == '\f' || rune == '\r') {
+			buf_printf(b, "\\%c", "btn-fr"[rune - '\b']);
+		} else if (rune < ' ' || rune == '<' || rune == '>' || rune == '&' || rune == 0x2028 ||
+			   rune == 0x2029) {
+			buf_printf(b, "\\u%04x", (unsigned)rune); /* as Go's encoder: safe inside HTML */
+		} else {
+			buf_append(b, text, size);
+		}
+		text += size;
+		len -= size;
+	}
+	buf_put(b, '"');
+}
+
+/* Go's %q. */
+static void put_quoted(struct buf *b, const char *text)
+{
+	size_t len = strlen(text);
+
+	buf_put(b, '"');
+	while (len > 0) {
+		uint32_t rune;
+		size_t size = utf8_next(text, len, &rune);
+
+		if (size == 0) {
+			buf_printf(b, "\\x%02x", (unsigned char)*text);
+			size = 1;
+		} else if (rune == '"' || rune == '\\') {
+			buf_printf(b, "\\%c", (char)rune);
+		} else if (rune >= '\a' && rune <= '\r') {
+			buf_printf(b, "\\%c", "abtnvfr"[rune - '\a']);
+		} else if (rune < ' ' || rune == 0x7f) {
+			buf_printf(b, "\\x%02x", (unsigned)rune);
+		} else if (utf8_printable(rune)) {
+			buf_append(b, text, size);
+		} else {
+			buf_printf(b, rune < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)rune);
+		}
+		text += size;
+		len -= size;
+	}
+	buf_put(b, '"');
+}
+
+static void put_text(struct buf *b, const char *text)
+{
+	if (text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/@^+")] == '\0')
+		buf_puts(b, text); /* the empty one too */
+	else
+		put_quoted(b, text);
+}
+
+/* A JSON list as Go's fmt prints one: [a b]. What is no JSON is taken as it is. */
+static void put_list_text(struct buf *b, const char *json)
+{
+	OWN(json_t) list = json_loads(json, JSON_DECODE_ANY, NULL);
+	OWN_BUF words = { 0 };
+	size_t i;
+	json_t *item;
+
+	if (list == NULL) {
+		put_text(b, json);
+		return;
+	}
+	buf_put(&words, '[');
+	json_array_foreach(list, i, item)
+	{
+		if (i > 0)
+			buf_put(&words, ' ');
+		if (json_is_string(item))
+			buf_puts(&words, json_string_value(item));
+		else if (json_is_integer(item))
+			buf_printf(&words, "%" JSON_INTEGER_FORMAT, json_integer_value(item));
+	}
+	buf_put(&words, ']');
+	put_text(b, buf_text(&words));
+}
+
+/* Go's time.String(). */
+static void put_time_text(struct buf *b, int64_t unix_s)
+{
+	OWN_BUF text = { 0 };
+	time_t when = (time_t)unix_s;
+	struct tm tm;
+
+	if (localtime_r(&when, &tm) == NULL)
+		memset(&tm, 0, sizeof tm);
+	put_date(&text, &tm, ' ');
+	buf_put(&text, ' ');
+	put_zone(&text, &tm, "%c%02ld%02ld");
+	buf_printf(&text, " %s", tm.tm_zone != NULL ? tm.tm_zone : "UTC");
+	put_text(b, buf_text(&text));
+}
+
+static void put_value(struct buf *b, const struct log_pair *pair, bool json)
+{
+	switch (pair->kind) {
+	case LOG_KIND_TEXT:
+		(json ? put_json_string : put_text)(b, pair->text);
+		break;
+	case LOG_KIND_NUMBER:
+		buf_printf(b, "%" PRId64, pair->number);
+		break;
+	case LOG_KIND_BOOL:
+		buf_puts(b, pair->number ? "true" : "false");
+		break;
+	case LOG_KIND_TIME:
+		if (json) {
+			buf_put(b, '"');
+			put_rfc3339(b, pair->number, 0);
+			buf_put(b, '"');
+		} else {
+			put_time_text(b, pair->number);
+		}
+		break;
+	case LOG_KIND_LIST:
+		if (json)
+			buf_puts(b, pair->text);
+		else
+			put_list_text(b, pair->text);
+		break;
+	case LOG_KIND_END:
+		break;
+	}
+}
+
+/* --- lines
+ * -------------------------------------------------------------------------------------------------------------- */
+
+/* A pair may not take the place of a line's own fields. */
+static const char *shown_key(const char *key)
+{
+	static const char *const own[][2] = { { "time", "fields.time" },
+					      { "msg", "fields.msg" },
+					      { "level", "fields.level" } };
+
+	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+		if (strcmp(key, own[i][0]) == 0)
+			return own[i][1];
+	return key;
+}
+
+static int by_key(const void *a, const void *b)
+{
+	const struct log_pair *x = a, *y = b;
+
+	return strcmp(x->key, y->key);
+}
+
+static bool has_value(const struct log_pair *pair)
+{
+	return pair->text != NULL || (pair->kind != LOG_KIND_TEXT && pair->kind != LOG_KIND_LIST);
+}
+
+/* Copies what is to be shown, sorted by key; of two with one key the later (qsort of this C library is a merge sort).
+ */
+static size_t sort_pairs(const struct log_pair *pairs, struct log_pair *out)
+{
+	size_t n = 0, kept = 0;
+
+	for (; pairs->kind != LOG_KIND_END; pairs++) {
+		if (!has_value(pairs))
+			continue;
+		out[n] = *pairs;
+		out[n++].key = shown_key(pairs->key);
+	}
+	qsort(out, n, sizeof *out, by_key);
+	for (size_t i = 0; i < n; i++)
+		if (i + 1 == n || strcmp(out[i].key, out[i + 1].key) != 0)
+			out[kept++] = out[i];
+	return kept;
+}
+
+static void put_text_line(struct buf *b, const struct log_pair *own, const struct log_pair *pairs, size_t n, bool nanos)
+{
+	int64_t now = clock_wall_ns();
+
+	buf_puts(b, "time=\"");
+	put_rfc3339(b, now / 1000000000, nanos ? (int)(now % 1000000000) : 0);
+	buf_printf(b, "\" level=%s msg=", own[0].text);
+	put_text(b, own[1].text);
+	for (size_t i = 0; i < n; i++) {
+		buf_put(b, ' ');
+		buf_puts(b, pairs[i].key);
+		buf_put(b, '=');
+		put_value(b, &pairs[i], false);
+	}
+	buf_put(b, '\n');
+}
+
+static void put_json_pair(struct buf *b, const struct log_pair *pair)
+{
+	buf_put(b, b->len == 0 ? '{' : ',');
+	put_json_string(b, pair->key);
+	buf_put(b, ':');
+	put_value(b, pair, true);
+}
+
+/* All keys are sorted, the line's own three among the others. */
+static void put_json_line(struct buf *b, const struct log_pair *own, const struct log_pair *pairs, size_t n)
+{
+	int64_t now = clock_wall_ns();
+	OWN_BUF time = { 0 };
+	struct log_pair own_now[3] = { own[0], own[1], KV("time", NULL) };
+	size_t o = 0, i = 0;
+
+	put_rfc3339(&time, now / 1000000000, (int)(now % 1000000000));
+	own_now[2].text = buf_text(&time);
+	while (o < 3 || i < n) {
+		if (i == n || (o < 3 && strcmp(own_now[o].key, pairs[i].key) < 0))
+			put_json_pair(b, &own_now[o++]);
+		else
+			put_json_pair(b, &pairs[i++]);
+	}
+	buf_puts(b, "}\n");
+}
+
+/* The whole line if the reader takes it; a full non-blocking pipe gets a second. */
+static void write_line(const struct buf *line)
+{
+	const uint8_t *at = line->data;
+	size_t left = line->len;
+
+	pthread_mutex_lock(&write_lock);
+	while (left > 0) {
+		ssize_t done = write(fd_now, at, left);
+
+		if (done >= 0) {
+			at += done;
+			left -= (size_t)done;
+		} else if (errno == EAGAIN) {
+			struct pollfd wait = { .fd = fd_now, .events = POLLOUT };
+
+			if (poll(&wait, 1, FULL_PIPE_MS) <= 0)
+				break;
+		} else if (errno != EINTR) {
+			break;
+		}
+	}
+	pthread_mutex_unlock(&write_lock);
+}
+
+void log_write(enum log_level level, const char *msg, const struct log_pair *pairs)
+{
+	const struct log_pair own[2] = { KV("level", level_names[level]), KV("msg", msg) };
+	struct log_pair few[PAIRS_ON_STACK], *sorted = few;
+	int form = form_now;
+	OWN_BUF line = { 0 };
+	size_t n = 0;
+
+	if (!log_enabled(level))
+		return;
+	while (pairs[n].kind != LOG_KIND_END)
+		n++;
+	if (n > PAIRS_ON_STACK)
+		sorted = xmalloc(n * sizeof *sorted);
+	n = sort_pairs(pairs, sorted);
+	if (form == FORM_JSON)
+		put_json_line(&line, own, sorted, n);
+	else
+		put_text_line(&line, own, sorted, n, form == FORM_NANOSECONDS);
+	if (sorted != few)
+		free(sorted);
+	write_line(&line);
+}
+
+void log_end(void)
+{
+	_exit(1);
+}
+
+/* --- where to, how much
+ * ------------------------------------------------------------------------------------------------- */
+
+static enum code open_file(const char *path, int *fd, struct err *err)
+{
+	*fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	if (*fd < 0)
+		return err_errno(err, CODE_UNKNOWN, errno, "open", path);
+	return CODE_OK;
+}
+
+/* Lets fd_now lead to what `fd` leads to. */
+static void replace_fd(int fd)
+{
+	int held = fd_now;
+
+	if (held == STDOUT_FILENO) {
+		fd_now = fd;
+		return;
+	}
+	while (dup3(fd, held, O_CLOEXEC) < 0 && (errno == EINTR || errno == EBUSY))
+		;
+	close(fd);
+}
+
+enum code log_open(const struct log_options *options, struct err *err)
+{
+	const char *format = options->format != NULL ? options->format : "";
+	int form = FORM_SECONDS, fd = -1;
+
+	if (strcasecmp(format, "json") == 0)
+		form = FORM_JSON;
+	else if (strcasecmp(format, "text") == 0)
+		form = FORM_NANOSECONDS;
+	else if (*format != '\0')
+		return err_set(err, CODE_INVALID_ARGUMENT, "unknown logger format: \"%s\"", format);
+	if (options->file != NULL)
+		TRY(open_file(options->file, &fd, err));
+	signal(SIGPIPE, SIG_IGN);
+	pthread_mutex_lock(&write_lock);
+	free(file_now);
+	file_now = options->file != NULL ? xstrdup(options->file) : NULL;
+	if (fd >= 0) {
+		replace_fd(fd);
+	} else if (fd_now != STDOUT_FILENO) {
+		close(fd_now);
+		fd_now = STDOUT_FILENO;
+	}
+	pthread_mutex_unlock(&write_lock);
+	form_now = form;
+	level_now = options->level;
+	return CODE_OK;
+}
+
+enum code log_reopen(struct err *err)
+{
+	enum code rc = CODE_OK;
+	int fd;
+
+	pthread_mutex_lock(&write_lock);
+	if (file_now != NULL) {
+		rc = open_file(file_now, &fd, err);
+		if (rc == CODE_OK)
+			replace_fd(fd);
+	}
+	pthread_mutex_unlock(&write_lock);
+	return rc;
+}
+
+void log_set_level(enum log_level level)
+{
+	level_now = level;
+}
+
+enum log_level log_get_level(void)
+{
+	return (enum log_level)level_now;
+}
+
+bool log_enabled(enum log_level level)
+{
+	return (int)level <= atomic_load_explicit(&level_now, memory_order_relaxed);
+}
+
+bool log_level_parse(const char *text, enum log_level *out)
+{
+	for (int i = LOG_PANIC; i <= LOG_TRACE; i++) {
+		if (strcasecmp(text, level_names[i]) == 0) {
+			*out = (enum log_level)i;
+			return true;
+		}
+	}
+	if (strcasecmp(text, "warn") == 0) {
+		*out = LOG_WARN;
+		return true;
+	}
+	return false;
+}
+
+const char *log_level_name(enum log_level level)
+{
+	return level_names[level];
+}
