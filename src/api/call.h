@@ -47,6 +47,7 @@ struct call {
 	struct caller *caller;
 	struct err err[1];     /* what the handler sets when it fails */
 	const char *request_id; /* UUIDv4 of this call, for the log; "" until the first use */
+	uint32_t items;        /* commands proposed so far: the number of the next one (V14) */
 	int64_t deadline_ms;   /* clock_mono_ms; INT64_MAX without one */
 	struct buf *raw;       /* set by call_reply_raw */
 	struct stream *stream; /* api/grpc.c's */
@@ -76,6 +77,21 @@ struct buf *call_reply_raw(struct call *call);
 void call_log(struct call *call, enum log_level level, const char *msg, const struct log_pair *pairs);
 #define CALL_LOG(call, level, msg, ...)                                                                                \
 	call_log((call), (level), (msg), (const struct log_pair[]){ __VA_ARGS__ __VA_OPT__(, ) { 0 } })
+
+/* The audit log (server-api.md 4.0 "Audit log"), if it is on. call_audit_add: fields of the call's own record, which is written at
+ * its end with its status (on success only if the row says so); may be called several times. call_audit_item: a record of one item
+ * of a batch, at once: `code` and `text` as in its Status. Texts are copied. Cheap when the log is off; call_audits tells. */
+bool call_audits(const struct call *call);
+void call_audit_add(struct call *call, const struct log_pair *pairs);
+void call_audit_item(struct call *call, enum code code, const char *text, const struct log_pair *pairs);
+#define CALL_AUDIT_ADD(call, ...) call_audit_add((call), (const struct log_pair[]){ __VA_ARGS__ __VA_OPT__(, ) { 0 } })
+#define CALL_AUDIT_ITEM(call, code, text, ...)                                                                         \
+	call_audit_item((call), (code), (text), (const struct log_pair[]){ __VA_ARGS__ __VA_OPT__(, ) { 0 } })
+
+/* Metadata of the request by its lower-case name (the first of that name; NULL: none), and trailers of the answer (copied).
+ * call_propose sets the trailer of cluster.md section 4 itself. */
+const char *call_metadata(struct call *call, const char *name);
+void call_trailer(struct call *call, const char *name, const char *value);
 
 /* Rate limits (server-api.md 4.0). Waits for `n` tokens of that limiter for the caller's IP; local callers never wait.
  * RESOURCE_EXHAUSTED with SPIRE's text after "what: ". */

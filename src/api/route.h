@@ -15,13 +15,16 @@ struct route {
 	const char *method;  /* "GetEntry" */
 	unsigned who;        /* a set of enum who */
 	bool tcp;            /* reachable on the TCP listener */
+	bool audit;          /* a success is a record of the audit log: false for batches, which have one an item (call_audit_item) */
 	unary_handler *unary;
-	stream_handler *stream; /* both NULL: not built yet: authorize first, then UNIMPLEMENTED with its name */
+	stream_handler *stream; /* both NULL: not built: authorize first, then UNIMPLEMENTED with its name */
 	const ProtobufCMessageDescriptor *request, *reply;
+	const char *path; /* "/spire.api.server.entry.v1.Entry/GetEntry" */
 };
 
-/* NULL: unknown; `service_known` tells which text of grpc-go is due. Hashed or sorted: found in well below a microsecond. */
-const struct route *route_find(const char *service, const char *method, bool *service_known);
+/* NULL: unknown; `service_known` tells which text of grpc-go is due. `tcp`: what that listener does not carry is unknown there.
+ * Hashed: well below a microsecond. Thread-safe. */
+const struct route *route_find(struct span service, struct span method, bool tcp, bool *service_known);
 
 extern const struct route routes[];
 extern const size_t n_routes;
