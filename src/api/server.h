@@ -19,6 +19,7 @@ struct server {
 	const struct config *config;
 	const char *td;                  /* the trust domain's name */
 	const char *server_id;           /* spiffe://<td>/spire/server */
+	const char *node;                /* this node's id: whose CA journal is ours */
 	const char *state_path;          /* the SQLite file that readers open */
 	struct replica *replica;
 	struct keyring_slot *keyring;    /* what signs now */
