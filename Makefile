@@ -70,7 +70,7 @@ $(B)/libtested.a: $(OBJ) $(LIBTEST)
 
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libtested.a
 	@echo "  LD $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--whole-archive $(B)/libtested.a -Wl,--no-whole-archive $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(B)/libtested.a $(LDLIBS) -lcmocka
 
 .PHONY: gen
 gen: $(GENC)
