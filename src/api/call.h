@@ -50,6 +50,8 @@ struct call {
 	uint32_t items;        /* commands proposed so far: the number of the next one (V14) */
 	int64_t deadline_ms;   /* clock_mono_ms; INT64_MAX without one */
 	struct buf *raw;       /* set by call_reply_raw */
+	const struct log_pair *fields; /* what the lines of this call carry besides (entry_id, ...): a handler's, changed for each item */
+	bool logged;           /* the failure in `err` has its line in the log already */
 	struct stream *stream; /* api/grpc.c's */
 };
 
@@ -77,6 +79,12 @@ struct buf *call_reply_raw(struct call *call);
 void call_log(struct call *call, enum log_level level, const char *msg, const struct log_pair *pairs);
 #define CALL_LOG(call, level, msg, ...)                                                                                \
 	call_log((call), (level), (msg), (const struct log_pair[]){ __VA_ARGS__ __VA_OPT__(, ) { 0 } })
+
+/* The line that SPIRE's handlers write of a failed call or item, at ERROR: "Invalid argument: msg", else "Msg", with error=inner
+ * (NULL: none; never for NOT_FOUND). call_log_err takes the two from what err_wrap put together; call_finish calls it for a call that
+ * failed and has not been logged. (api/fail.c) */
+void call_log_failure(struct call *call, enum code code, const char *msg, const char *inner);
+void call_log_err(struct call *call, const struct err *err);
 
 /* The audit log (server-api.md 4.0 "Audit log"), if it is on. call_audit_add: fields of the call's own record, which is written at
  * its end with its status (on success only if the row says so); may be called several times. call_audit_item: a record of one item

@@ -41,6 +41,7 @@ enum code err_set(struct err *err, enum code code, const char *fmt, ...)
 		cut_clean(text, sizeof text - 1);
 	err->code = code;
 	err->reason = 0;
+	err->msg_len = 0;
 	memcpy(err->text, text, strlen(text) + 1);
 	return code;
 }
@@ -60,6 +61,7 @@ enum code err_wrap(struct err *err, enum code code, const char *fmt, ...)
 	before = len < 0 ? 0 : strnlen(prefix, sizeof prefix - 3);
 	inner = strnlen(err->text, ERR_TEXT_MAX - 1);
 	err->code = code;
+	err->msg_len = inner > 0 ? (unsigned)before : 0;
 	if (inner > 0) {
 		prefix[before++] = ':';
 		prefix[before++] = ' ';

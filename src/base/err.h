@@ -30,6 +30,7 @@ enum { ERR_TEXT_MAX = 1536 };
 struct err {
 	enum code code;
 	int reason; /* PermissionDeniedDetails.Reason of a denied agent, 0 if none */
+	unsigned msg_len; /* of the part that the last err_wrap put before (": " follows), 0: none. The log shows what follows as error= */
 	char text[ERR_TEXT_MAX]; /* cut, never overrun */
 };
 

@@ -3,8 +3,6 @@
  * given. */
 #include "base/gotext.h"
 
-#include "base/utf8.h"
-
 #include <string.h>
 
 static const struct {
@@ -285,6 +283,28 @@ bool go_parse_bool(const char *text, bool *out)
 
 enum { RUNE_ERROR = 0xFFFD };
 
+size_t go_decode_rune(const char *data, size_t len, uint32_t *rune)
+{
+	const uint8_t *at = (const uint8_t *)data;
+	size_t need = at[0] < 0x80 ? 1 : at[0] < 0xC2 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : at[0] < 0xF5 ? 4 : 0;
+	uint32_t value;
+
+	*rune = RUNE_ERROR;
+	if (need == 0 || need > len)
+		return 1;
+	value = need == 1 ? at[0] : at[0] & (0x7Fu >> need);
+	for (size_t i = 1; i < need; i++) {
+		if ((at[i] & 0xC0) != 0x80)
+			return 1;
+		value = value << 6 | (at[i] & 0x3F);
+	}
+	if ((need == 3 && value < 0x800) || (need == 4 && (value < 0x10000 || value > 0x10FFFF)) ||
+	    (value >= 0xD800 && value < 0xE000))
+		return 1;
+	*rune = value;
+	return need;
+}
+
 void go_put_rune(struct buf *out, uint32_t rune)
 {
 	if (rune > 0x10FFFF || (rune >= 0xD800 && rune < 0xE000))
@@ -307,6 +327,22 @@ void go_put_rune(struct buf *out, uint32_t rune)
 	buf_put(out, (uint8_t)(0x80 | (rune & 0x3F)));
 }
 
+/* What Go prints as it is: not controls, not spaces other than ' ', nothing invisible or private. The blocks, not the
+ * whole table of Unicode: a code point without a character in it is shown instead of escaped. */
+static bool is_printable(uint32_t rune)
+{
+	static const uint32_t hidden[][2] = {
+		{ 0x00, 0x1F },     { 0x7F, 0xA0 },     { 0xAD, 0xAD },     { 0x1680, 0x1680 },   { 0x180E, 0x180E },
+		{ 0x2000, 0x200F }, { 0x2028, 0x202F }, { 0x205F, 0x206F }, { 0x3000, 0x3000 },   { 0xE000, 0xF8FF },
+		{ 0xFEFF, 0xFEFF }, { 0xFFF0, 0xFFFB }, { 0xFFFE, 0xFFFF }, { 0xE0000, 0xE00FF }, { 0xE01F0, 0x10FFFF },
+	};
+
+	for (size_t i = 0; i < sizeof hidden / sizeof hidden[0]; i++)
+		if (rune >= hidden[i][0] && rune <= hidden[i][1])
+			return false;
+	return true;
+}
+
 static void quote_rune(struct buf *out, uint32_t rune)
 {
 	static const char plain[] = "\a\b\f\n\r\t\v\"\\", escape[] = "abfnrtv\"\\";
@@ -314,7 +350,7 @@ static void quote_rune(struct buf *out, uint32_t rune)
 
 	if (found != NULL)
 		buf_printf(out, "\\%c", escape[found - plain]);
-	else if (utf8_printable(rune))
+	else if (is_printable(rune))
 		go_put_rune(out, rune);
 	else if (rune < ' ' || rune == 0x7F)
 		buf_printf(out, "\\x%02x", rune);
@@ -327,13 +363,12 @@ void go_quote_bytes(struct buf *out, const char *data, size_t len)
 	buf_put(out, '"');
 	for (size_t i = 0; i < len;) {
 		uint32_t rune;
-		size_t size = utf8_next(data + i, len - i, &rune);
+		size_t size = go_decode_rune(data + i, len - i, &rune);
 
-		if (size == 0) {
-			buf_printf(out, "\\x%02x", (uint8_t)data[i++]);
-			continue;
-		}
-		quote_rune(out, rune);
+		if (size == 1 && rune == RUNE_ERROR)
+			buf_printf(out, "\\x%02x", (uint8_t)data[i]);
+		else
+			quote_rune(out, rune);
 		i += size;
 	}
 	buf_put(out, '"');

@@ -33,7 +33,9 @@ bool go_parse_bool(const char *text, bool *out);
 void go_quote(struct buf *out, const char *text);
 void go_quote_bytes(struct buf *out, const char *data, size_t len);
 
-/* The character as UTF-8; U+FFFD for what is none. */
+/* One UTF-8 sequence at `data`: its length, and the code point; length 1 and 0xFFFD for what is none (as Go decodes).
+ * `len` > 0. */
+size_t go_decode_rune(const char *data, size_t len, uint32_t *rune);
 void go_put_rune(struct buf *out, uint32_t rune);
 
 #endif

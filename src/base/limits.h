@@ -8,6 +8,7 @@ enum {
 	LIMIT_HEADERS = 64 << 10,       /* the header list of one call */
 	LIMIT_STREAMS = 1000,           /* calls at a time on one connection */
 	LIMIT_CONNECTIONS = 100000,     /* at a time in the process */
+	LIMIT_TASKS = 20000,            /* at a time in the process: each has a stack */
 	LIMIT_OUTBOX = 1 << 20,         /* bytes queued to a slow reader before its stream waits */
 	LIMIT_HANDSHAKE_MS = 20000,     /* a connection that has not finished its TLS handshake by then is closed */
 	LIMIT_CHAIN = 10,               /* certificates in a peer's chain */

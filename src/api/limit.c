@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Token buckets. A bucket may go below zero: whoever takes more than there is waits for what is missing, in order of arrival. */
+#include "api/limit.h"
+
+#include "api/server.h"
+#include "base/clock.h"
+#include "base/task.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SHELVES = 1024, IDLE_MS = 60 * 1000 };
+
+static const unsigned per_second[LIMITER_COUNT] = {
+	[LIMITER_ATTEST] = 1, [LIMITER_CSR] = 500, [LIMITER_JSR] = 500, [LIMITER_PUSH_KEY] = 500, [LIMITER_POST_STATUS] = 10,
+};
+
+struct bucket {
+	struct bucket *next;
+	enum limiter limiter;
+	double tokens;
+	int64_t at_ms; /* up to when it has been filled */
+	char ip[];
+};
+
+struct limiters {
+	pthread_mutex_t lock;
+	bool on[LIMITER_COUNT];
+	struct bucket *shelves[SHELVES];
+	int64_t swept_ms;
+};
+
+struct limiters *limiters_new(bool attestation, bool signing)
+{
+	struct limiters *limiters = xcalloc(1, sizeof *limiters);
+
+	pthread_mutex_init(&limiters->lock, NULL);
+	limiters->on[LIMITER_ATTEST] = attestation;
+	limiters->on[LIMITER_CSR] = limiters->on[LIMITER_JSR] = signing;
+	limiters->on[LIMITER_PUSH_KEY] = limiters->on[LIMITER_POST_STATUS] = true;
+	return limiters;
+}
+
+/* Drops what nobody has used for a while; everything with `everything`. */
+static void sweep(struct limiters *limiters, int64_t now_ms, bool everything)
+{
+	for (size_t i = 0; i < SHELVES; i++)
+		for (struct bucket **at = &limiters->shelves[i]; *at != NULL;) {
+			struct bucket *bucket = *at;
+
+			if (everything || now_ms - bucket->at_ms > IDLE_MS) {
+				*at = bucket->next;
+				free(bucket);
+			} else {
+				at = &bucket->next;
+			}
+		}
+	limiters->swept_ms = now_ms;
+}
+
+void limiters_free(struct limiters *limiters)
+{
+	if (limiters == NULL)
+		return;
+	sweep(limiters, 0, true);
+	pthread_mutex_destroy(&limiters->lock);
+	free(limiters);
+}
+
+static struct bucket *find(struct limiters *limiters, enum limiter limiter, const char *ip, int64_t now_ms)
+{
+	uint64_t hash = 1469598103934665603u + limiter;
+	struct bucket **shelf, *bucket;
+
+	for (const char *c = ip; *c != '\0'; c++)
+		hash = (hash ^ (uint8_t)*c) * 1099511628211u;
+	shelf = &limiters->shelves[hash % SHELVES];
+	for (bucket = *shelf; bucket != NULL; bucket = bucket->next)
+		if (bucket->limiter == limiter && strcmp(bucket->ip, ip) == 0)
+			return bucket;
+	bucket = xcalloc(1, sizeof *bucket + strlen(ip) + 1);
+	bucket->limiter = limiter;
+	bucket->tokens = per_second[limiter];
+	bucket->at_ms = now_ms;
+	strcpy(bucket->ip, ip);
+	bucket->next = *shelf;
+	*shelf = bucket;
+	return bucket;
+}
+
+static void fill(struct bucket *bucket, int64_t now_ms)
+{
+	unsigned rate = per_second[bucket->limiter];
+
+	if (now_ms > bucket->at_ms)
+		bucket->tokens = fmin(rate, bucket->tokens + (double)(now_ms - bucket->at_ms) * rate / 1000);
+	bucket->at_ms = now_ms;
+}
+
+enum code limiters_take(struct limiters *limiters, enum limiter limiter, const char *ip, unsigned n, int64_t now_ms,
+			int64_t deadline_ms, int64_t *wait_ms, struct err *err)
+{
+	struct bucket *bucket;
+	enum code rc = CODE_OK;
+
+	*wait_ms = 0;
+	if (!limiters->on[limiter])
+		return CODE_OK;
+	if (n > per_second[limiter])
+		return err_set(err, CODE_RESOURCE_EXHAUSTED, "rate (%u) exceeds burst size (%u)", n, per_second[limiter]);
+	pthread_mutex_lock(&limiters->lock);
+	if (now_ms - limiters->swept_ms > IDLE_MS)
+		sweep(limiters, now_ms, false);
+	bucket = find(limiters, limiter, ip, now_ms);
+	fill(bucket, now_ms);
+	if (bucket->tokens < n)
+		*wait_ms = (int64_t)ceil((n - bucket->tokens) * 1000 / per_second[limiter]);
+	if (deadline_ms != INT64_MAX && now_ms + *wait_ms > deadline_ms)
+		rc = err_set(err, CODE_RESOURCE_EXHAUSTED, "rate: Wait(n=%u) would exceed context deadline", n);
+	else
+		bucket->tokens -= n;
+	pthread_mutex_unlock(&limiters->lock);
+	return rc;
+}
+
+enum code call_limit(struct call *call, enum limiter limiter, unsigned n, const char *what)
+{
+	int64_t wait_ms;
+
+	if (call->caller->local)
+		return CODE_OK;
+	if (limiters_take(call->server->limiters, limiter, call->caller->ip, n, clock_mono_ms(), call->deadline_ms, &wait_ms,
+			  call->err) != CODE_OK)
+		return err_wrap(call->err, CODE_RESOURCE_EXHAUSTED, "%s", what);
+	if (wait_ms > 0) {
+		enum code rc = task_sleep(wait_ms);
+
+		if (rc != CODE_OK)
+			return err_set(call->err, rc, "%s: the call ended while it waited", what);
+	}
+	return CODE_OK;
+}
