@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Conversions that several services share. */
 #include "api/convert.h"
 
 #include <openssl/evp.h>
+#include <string.h>
 #include <time.h>
 
 Pb__Status *status_new(struct arena *arena, enum code code, const struct err *err)
@@ -31,6 +33,41 @@ Pb__X509SVID *svid_to_proto(struct call *call, const struct x509_authority *sign
 	out->id->path = path;
 	out->expires_at = svid->not_after_s;
 	return out;
+}
+
+enum code selectors_check(Pb__Selector *const *selectors, size_t n, struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (selectors[i]->type[0] == '\0')
+			return err_set(err, CODE_INVALID_ARGUMENT, "missing selector type");
+		if (strchr(selectors[i]->type, ':') != NULL)
+			return err_set(err, CODE_INVALID_ARGUMENT, "selector type contains ':'");
+		if (selectors[i]->value[0] == '\0')
+			return err_set(err, CODE_INVALID_ARGUMENT, "missing selector value");
+	}
+	return CODE_OK;
+}
+
+enum code page_token_parse(const char *token, uint64_t *seq, struct err *err)
+{
+	uint64_t number = 0;
+
+	for (const char *c = token; *c != '\0'; c++) {
+		if (*c < '0' || *c > '9' || (number = number * 10 + (uint64_t)(*c - '0')) > UINT32_MAX)
+			return err_set(err, CODE_INTERNAL, "could not parse token '%s'", token);
+	}
+	*seq = number;
+	return CODE_OK;
+}
+
+Pb__SPIFFEID *id_to_proto(struct arena *arena, const char *text)
+{
+	Pb__SPIFFEID *id = pb_new(&pb__spiffeid__descriptor, arena);
+	const char *td = text + strlen("spiffe://"), *path = strchrnul(td, '/');
+
+	id->trust_domain = arena_strndup(arena, td, (size_t)(path - td));
+	id->path = arena_strdup(arena, path);
+	return id;
 }
 
 const char *audit_sha256(struct arena *arena, const void *data, size_t len)
