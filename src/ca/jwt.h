@@ -9,7 +9,8 @@
 /* JWT-SVIDs as SPIRE lays them out (contract server-api.md 5.6): compact JWS, keys sorted, aud always an array. */
 struct jwt_request {
 	const char *spiffe_id;
-	const char *const *audience; /* empty strings are dropped; none left: INVALID_ARGUMENT "invalid JWT-SVID audience: cannot be empty" */
+	const char *const *audience; /* empty strings are dropped; none left: INTERNAL "invalid JWT-SVID
+					audience: cannot be empty" */
 	size_t n_audience;
 	const char *issuer; /* NULL: no iss */
 	bool jti;

@@ -7,8 +7,9 @@
 #include "base/err.h"
 #include "ca/keyring.h"
 
-/* X.509-SVIDs and CA certificates, byte for byte as SPIRE lays them out (contract server-api.md 5.1 to 5.4), written as DER
- * directly. A slow reference encoder through OpenSSL's X509 API stands in the tests and must give the same bytes. */
+/* X.509-SVIDs and CA certificates, byte for byte as SPIRE lays them out (contract server-api.md 5.1 to 5.4), written as
+ * DER directly. A slow reference encoder through OpenSSL's X509 API stands in the tests and must give the same bytes.
+ */
 
 enum { SERIAL_TEXT_MAX = 48 };
 
@@ -19,22 +20,26 @@ struct x509_svid {
 };
 
 struct x509_request {
+	const char *kind;             /* "workload", "agent" or "server": for error texts */
 	const char *spiffe_id;        /* the URI SAN */
 	struct span spki;             /* the subject's SubjectPublicKeyInfo, DER */
-	struct span subject;          /* Name, DER, already filtered (x509_filter_subject); empty: C=US, O=SPIRE */
+	struct span subject;          /* Name, DER, already filtered (x509_filter_subject); no bytes: C=US, O=SPIRE */
 	const char *const *dns_names; /* the first one becomes the CN */
 	size_t n_dns_names;
-	int64_t ttl_s;                /* > 0 */
-	int64_t now_s;                /* notBefore = now - 10 s, notAfter = min(now + ttl, the authority's) */
+	int64_t ttl_s;  /* > 0 */
+	int64_t now_s;  /* notBefore = now - 10 s, notAfter = min(now + ttl, the authority's) */
+	bool unique_id; /* CredentialComposer "uniqueid": x500UniqueIdentifier in the subject */
 };
 
-/* A leaf for a workload, an agent or the server: they differ in id, names and TTL alone. */
+/* A leaf for a workload, an agent or the server: they differ in id, names and TTL alone. INTERNAL: no authority (NULL),
+ * or it has expired, or a DNS name that is not ASCII; texts follow SPIRE's "failed to sign X509-SVID: ". */
 enum code x509_issue(const struct x509_authority *authority, const struct x509_request *request, struct arena *arena,
 		     struct x509_svid *out, struct err *err);
 
 /* A downstream CA (NewDownstreamX509CA): subject of the signing authority with OU "DOWNSTREAM-<n>". */
-enum code x509_issue_downstream(const struct x509_authority *authority, const char *trust_domain, struct span spki, int64_t ttl_s,
-				int64_t now_s, struct arena *arena, struct x509_svid *out, struct err *err);
+enum code x509_issue_downstream(const struct x509_authority *authority, const char *trust_domain, struct span spki,
+				int64_t ttl_s, int64_t now_s, struct arena *arena, struct x509_svid *out,
+				struct err *err);
 
 struct x509_ca_subject { /* the configured ca_subject */
 	const char *const *country;
@@ -48,8 +53,9 @@ struct x509_ca_subject { /* the configured ca_subject */
 enum code x509_self_sign(EVP_PKEY *key, const struct x509_ca_subject *subject, const char *trust_domain, int64_t ttl_s,
 			 int64_t now_s, struct arena *arena, struct x509_svid *out, struct err *err);
 
-/* Of a CSR's subject what SPIRE keeps for a minted SVID (C, O, OU, L, ST, STREET, postalCode, CN, serialNumber), in its order
- * and encoding; the CN is replaced at issuing when there are DNS names. Empty in, or nothing kept: empty out. */
+/* Of a CSR's subject what SPIRE keeps for a minted SVID (C, ST, L, STREET, postalCode, O, OU, CN, serialNumber), in its
+ * order and encoding; the CN is replaced at issuing when there are DNS names. Nothing in it: no bytes (the default
+ * subject is taken). Nothing but other attributes: an empty Name (the SVID has an empty subject then, as SPIRE's). */
 enum code x509_filter_subject(struct span name, struct arena *arena, struct span *out, struct err *err);
 
 /* What the API reads of a certificate that it is given. */
@@ -64,7 +70,11 @@ struct x509_facts {
 };
 enum code x509_read(struct span cert, struct arena *arena, struct x509_facts *out, struct err *err);
 
-/* Splits concatenated certificates (X509Certificate.asn1 may hold several); each is parsed by OpenSSL. None: an error. */
+/* The subject of a certificate that OpenSSL has read before: its Name, DER, inside `cert`. */
+enum code x509_find_subject(struct span cert, struct span *out, struct err *err);
+
+/* Splits concatenated certificates (X509Certificate.asn1 may hold several); each is parsed by OpenSSL. None: an error.
+ */
 enum code x509_split(struct span certs, struct arena *arena, struct span **out, size_t *n, struct err *err);
 
 /* Checks that `der` is a PKIX public key (JWTKey.public_key). */
