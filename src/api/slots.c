@@ -21,8 +21,8 @@ void slots_init(struct slots *slots, enum authority_kind kind)
 		struct slot *slot = &slots->slots[i];
 
 		snprintf(slot->name, sizeof slot->name, "%c", 'A' + i);
-		snprintf(slot->key_id, sizeof slot->key_id, "%s-%s", kind == AUTHORITY_X509 ? "x509-CA" : "JWT-Signer",
-			 slot->name);
+		snprintf(slot->key_id, sizeof slot->key_id, "%s-%c", kind == AUTHORITY_X509 ? "x509-CA" : "JWT-Signer",
+			 'A' + i);
 	}
 }
 
