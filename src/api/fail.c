@@ -25,7 +25,8 @@ void call_log_err(struct call *call, const struct err *err)
 	size_t len = strlen(err->text);
 
 	if (err->msg_len > 0 && err->msg_len + 2 <= len)
-		call_log_failure(call, err->code, arena_strndup(call->arena, err->text, err->msg_len), err->text + err->msg_len + 2);
+		call_log_failure(call, err->code, arena_strndup(call->arena, err->text, err->msg_len),
+				 err->text + err->msg_len + 2);
 	else
 		call_log_failure(call, err->code, err->text, NULL);
 }
