@@ -11,7 +11,7 @@
  * DER directly. A slow reference encoder through OpenSSL's X509 API stands in the tests and must give the same bytes.
  */
 
-enum { SERIAL_TEXT_MAX = 48 };
+enum { SERIAL_TEXT_MAX = 64 }; /* 20 octets are up to 49 digits (RFC 5280); some have more */
 
 struct x509_svid {
 	struct span cert;             /* DER, in the arena */
