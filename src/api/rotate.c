@@ -8,6 +8,7 @@
 #include "base/fault.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/metric.h"
 #include "base/task.h"
 #include "ca/jwt.h"
 #include "ca/x509.h"
@@ -226,6 +227,7 @@ static enum code prepare(struct rotation *r, struct slots *slots, struct slot *s
 {
 	OWN_STRUCT(arena) arena = arena_new();
 	bool x509 = slots->kind == AUTHORITY_X509;
+	int64_t begin_ms = clock_mono_ms();
 	enum code rc;
 
 	slot_drop_key(slot);
@@ -237,6 +239,7 @@ static enum code prepare(struct rotation *r, struct slots *slots, struct slot *s
 		if (rc != CODE_OK)
 			journal_remove(r->journal, slots->kind, slot->authority_id);
 	}
+	metric_call(x509 ? "ca_manager_x509_ca_prepare" : "ca_manager_jwt_key_prepare", rc, (double)(clock_mono_ms() - begin_ms));
 	if (rc != CODE_OK) {
 		slot_drop_key(slot);
 		slot->status = SLOT_OLD;
@@ -260,6 +263,19 @@ static void hang_keyring(struct rotation *r)
 		     keyring_new(x509_authority_copy(x509->x509), jwt->jwt == NULL ? NULL : jwt_authority_copy(jwt->jwt),
 				 r->server_key, (struct span){ r->server_cert.data, r->server_cert.len },
 				 r->server_not_before_s, r->server_not_after_s));
+}
+
+static void count_activation(struct rotation *r, const struct slots *slots, const struct slot *slot)
+{
+	const struct metric_label *td = METRIC_LABELS({ "trust_domain_id", r->server->td });
+
+	if (slots->kind == AUTHORITY_JWT) {
+		metric_add(metric_get(METRIC_COUNTER, "manager_jwt_key_activate", NULL), 1);
+		return;
+	}
+	metric_add(metric_get(METRIC_COUNTER, "ca_manager_x509_ca_activate", NULL), 1);
+	metric_set(metric_get(METRIC_GAUGE, "manager_x509_ca_rotate_expiration", td), (double)slot->not_after_s);
+	metric_set(metric_get(METRIC_GAUGE, "manager_x509_ca_rotate_ttl", td), (double)(slot->not_after_s - clock_wall_s()));
 }
 
 /* `slot` becomes the one that signs. The journal says so first; what it said before comes back if that fails. */
@@ -291,6 +307,7 @@ static enum code activate(struct rotation *r, struct slots *slots, struct slot *
 	}
 	slots->current = (int)(slot - slots->slots);
 	hang_keyring(r);
+	count_activation(r, slots, slot);
 	log_authority(slots->kind == AUTHORITY_X509 ? "X509 CA activated" : "JWT key activated", slots, slot, false);
 	return CODE_OK;
 }
@@ -344,6 +361,15 @@ static enum code sign_server_svid(struct rotation *r, struct err *err)
 	return CODE_OK;
 }
 
+static enum code rotate_server_svid(struct rotation *r, struct err *err)
+{
+	int64_t begin_ms = clock_mono_ms();
+	enum code rc = sign_server_svid(r, err);
+
+	metric_call("svid_rotate", rc, (double)(clock_mono_ms() - begin_ms));
+	return rc;
+}
+
 static bool server_svid_due(const struct rotation *r)
 {
 	return clock_wall_s() > r->server_not_before_s + (r->server_not_after_s - r->server_not_before_s) / 2;
@@ -375,7 +401,7 @@ enum code rotation_init(struct rotation *r, struct err *err)
 	TRY(load(r, err));
 	TRY(rotate_kind(r, &r->x509, err));
 	TRY(rotate_kind(r, &r->jwt, err));
-	return sign_server_svid(r, err);
+	return rotate_server_svid(r, err);
 }
 
 /* --- what operators ask for --- */
@@ -465,7 +491,7 @@ static enum code op_taint(struct rotation *r, struct slots *slots, const struct 
 	if (slots->kind == AUTHORITY_X509 && strcmp(r->server_signer, request->authority_id) == 0) {
 		log_info("Server SVID signed using a tainted authority, forcing rotation of the Server SVID",
 			 KV("subsystem_name", "svid_rotator"));
-		TRY(sign_server_svid(r, err));
+		TRY(rotate_server_svid(r, err));
 	}
 	return CODE_OK;
 }
@@ -614,7 +640,7 @@ static void check_server_svid(struct rotation *r)
 {
 	struct err err = { 0 };
 
-	if (server_svid_due(r) && sign_server_svid(r, &err) != CODE_OK)
+	if (server_svid_due(r) && rotate_server_svid(r, &err) != CODE_OK)
 		log_error("Could not rotate server SVID", KV("subsystem_name", "svid_rotator"), KV("error", err.text));
 }
 

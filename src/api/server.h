@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 
 /* What all loops of a server share. Filled by cmd/run.c in order; nothing in it changes while loops run but what says so. */
-struct metrics;
 struct rotation;
 struct x509pop;
 
@@ -25,7 +24,6 @@ struct server {
 	struct keyring_slot *keyring;    /* what signs now */
 	struct rotation *rotation;       /* api/rotate.h: prepares, activates, prunes */
 	struct x509pop *x509pop;         /* NULL: not configured */
-	struct metrics *metrics;         /* api/metrics.h */
 	struct limiters *limiters;       /* api/limit.h: the token buckets */
 	int64_t started_ms;              /* clock_mono_ms */
 	enum log_level launch_level;
