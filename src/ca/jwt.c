@@ -5,33 +5,15 @@
 
 #include "base/buf.h"
 #include "base/rand.h"
+#include "base/utf8.h"
 #include "ca/signer.h"
 
 #include <string.h>
 #include <time.h>
 
-/* The UTF-8 sequence at `text`: its length and code point; 0 if it is none. */
-static size_t utf8_at(const unsigned char *text, uint32_t *point)
-{
-	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-	size_t n = text[0] < 0x80             ? 1
-		   : (text[0] & 0xe0) == 0xc0 ? 2
-		   : (text[0] & 0xf0) == 0xe0 ? 3
-		   : (text[0] & 0xf8) == 0xf0 ? 4
-					      : 0;
-
-	*point = n == 1 ? text[0] : text[0] & (0x7fU >> n);
-	for (size_t i = 1; i < n; i++) {
-		if ((text[i] & 0xc0) != 0x80) /* the NUL at the end, too */
-			return 0;
-		*point = *point << 6 | (text[i] & 0x3f);
-	}
-	return n == 0 || *point < least[n] || *point > 0x10ffff || (*point >= 0xd800 && *point <= 0xdfff) ? 0 : n;
-}
-
 static bool is_plain(unsigned char c)
 {
-	return c >= ' ' && c < 0x7f && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&';
+	return c >= ' ' && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&';
 }
 
 static void put_escaped(struct buf *out, uint32_t point)
@@ -64,33 +46,27 @@ static void put_escaped(struct buf *out, uint32_t point)
 
 static void put_json_string(struct buf *out, const char *text)
 {
-	const unsigned char *at = (const unsigned char *)text;
+	const char *at = text, *end = text + strlen(text);
 
 	buf_put(out, '"');
-	while (*at != '\0') {
-		const unsigned char *plain = at;
+	while (at < end) {
+		const char *plain = at;
 		uint32_t point;
 		size_t n;
 
-		while (is_plain(*at))
+		while (is_plain((unsigned char)*at))
 			at++;
 		buf_append(out, plain, (size_t)(at - plain));
-		if (*at == '\0')
+		if (at == end)
 			break;
-		n = utf8_at(at, &point);
-		if (n == 0) {
+		n = utf8_next(at, (size_t)(end - at), &point);
+		if (n == 0) /* not UTF-8: U+FFFD in its place */
 			buf_puts(out, "\\ufffd");
-			at++;
-		} else if (n > 1 && point != 0x2028 && point != 0x2029) {
-			buf_append(out, at, n);
-			at += n;
-		} else if (point == 0x7f) {
-			buf_put(out, 0x7f);
-			at++;
-		} else {
+		else if (n == 1 || point == 0x2028 || point == 0x2029)
 			put_escaped(out, point);
-			at += n;
-		}
+		else
+			buf_append(out, at, n);
+		at += n == 0 ? 1 : n;
 	}
 	buf_put(out, '"');
 }
@@ -158,8 +134,9 @@ enum code jwt_issue(const struct jwt_authority *authority, const struct jwt_requ
 
 	if (authority == NULL)
 		return err_set(err, CODE_INTERNAL, "JWT key is not available for signing");
-	expires_s = request->ttl_s > authority->not_after_s - request->now_s ? authority->not_after_s
-									     : request->now_s + request->ttl_s;
+	expires_s = request->now_s + request->ttl_s;
+	if (expires_s > authority->not_after_s)
+		expires_s = authority->not_after_s;
 	buf_reserve(&claims, 512);
 	if (put_claims(&claims, request, expires_s) == 0)
 		return err_set(err, CODE_INTERNAL, "invalid JWT-SVID audience: cannot be empty");

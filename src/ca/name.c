@@ -4,6 +4,8 @@
 
 #include "ca/name.h"
 
+#include "base/utf8.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,40 +52,10 @@ static enum code check_ascii(struct span text, struct err *err)
 	return CODE_OK;
 }
 
-/* Octets of the UTF-8 sequence at `at`, 0 if it is none (overlong, a surrogate, above U+10FFFF, cut). */
-static size_t utf8_sequence(struct span text, size_t at)
-{
-	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-	uint8_t first = text.data[at];
-	size_t n = first < 0x80             ? 1
-		   : (first & 0xe0) == 0xc0 ? 2
-		   : (first & 0xf0) == 0xe0 ? 3
-		   : (first & 0xf8) == 0xf0 ? 4
-					    : 0;
-	uint32_t point;
-
-	if (n <= 1)
-		return n;
-	if (n > text.len - at)
-		return 0;
-	point = first & (0x7fU >> n);
-	for (size_t i = 1; i < n; i++) {
-		if ((text.data[at + i] & 0xc0) != 0x80)
-			return 0;
-		point = point << 6 | (text.data[at + i] & 0x3f);
-	}
-	return point < least[n] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff) ? 0 : n;
-}
-
 static enum code check_utf8(struct span text, struct err *err)
 {
-	for (size_t at = 0; at < text.len;) {
-		size_t n = utf8_sequence(text, at);
-
-		if (n == 0)
-			return err_set(err, CODE_INVALID_ARGUMENT, "asn1: invalid UTF-8 string");
-		at += n;
-	}
+	if (!utf8_valid((const char *)text.data, text.len))
+		return err_set(err, CODE_INVALID_ARGUMENT, "asn1: invalid UTF-8 string");
 	return CODE_OK;
 }
 

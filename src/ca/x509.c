@@ -196,7 +196,7 @@ static void set_lifetime(struct draft *draft, int64_t ttl_s, int64_t now_s, int6
 {
 	assert(ttl_s > 0); /* the defaults are the caller's */
 	draft->not_before_s = now_s - BACKDATE_S;
-	draft->not_after_s = ttl_s > cap_s - now_s ? cap_s : now_s + ttl_s;
+	draft->not_after_s = now_s + ttl_s < cap_s ? now_s + ttl_s : cap_s;
 }
 
 static void time_text(int64_t unix_s, char out[32])
@@ -324,7 +324,8 @@ enum code x509_issue(const struct x509_authority *authority, const struct x509_r
 	draft.n_dns_names = request->n_dns_names;
 	draft.uri = request->spiffe_id;
 	set_lifetime(&draft, request->ttl_s, request->now_s, authority->not_after_s);
-	snprintf(what, sizeof what, "invalid %s X509-SVID: invalid X509-SVID", request->kind);
+	snprintf(what, sizeof what, "invalid %s X509-SVID: invalid X509-SVID",
+		 request->kind == NULL ? "workload" : request->kind);
 	TRY(check_lifetime(&draft, what, request->now_s, err));
 	TRY(check_dns_names(request, err));
 	TRY(build_subject(request, arena, &draft.subject, err));

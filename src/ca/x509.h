@@ -20,7 +20,7 @@ struct x509_svid {
 };
 
 struct x509_request {
-	const char *kind;             /* "workload", "agent" or "server": for error texts */
+	const char *kind;             /* "agent", "server"; NULL: "workload". For error texts */
 	const char *spiffe_id;        /* the URI SAN */
 	struct span spki;             /* the subject's SubjectPublicKeyInfo, DER */
 	struct span subject;          /* Name, DER, already filtered (x509_filter_subject); no bytes: C=US, O=SPIRE */
