@@ -17,7 +17,7 @@ PKGS    := libuv openssl sqlite3 libnghttp2 libprotobuf-c jansson
 CFLAGS  += -std=gnu11 -iquote src -iquote $(GEN) -MMD -MP -fstack-protector-strong -fstack-clash-protection -pthread
 CFLAGS  += -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers -Werror
 CFLAGS  += -DNAME='"$(NAME)"' -DVERSION='"$(VERSION)"' -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS))
-LDLIBS  += $(shell pkg-config --libs $(PKGS)) -pthread -lm
+LDLIBS  += $(shell pkg-config --libs $(PKGS)) -lunistring -pthread -lm
 
 ifeq ($(MODE),release)
 CFLAGS  += -O2 -g -D_FORTIFY_SOURCE=2 -Wframe-larger-than=4096 -fPIE

@@ -4,6 +4,7 @@
 #include "base/gotext.h"
 
 #include <string.h>
+#include <unictype.h>
 
 static const struct {
 	const char *name;
@@ -327,20 +328,13 @@ void go_put_rune(struct buf *out, uint32_t rune)
 	buf_put(out, (uint8_t)(0x80 | (rune & 0x3F)));
 }
 
-/* What Go prints as it is: not controls, not spaces other than ' ', nothing invisible or private. The blocks, not the
- * whole table of Unicode: a code point without a character in it is shown instead of escaped. */
+/* Go shows letters, marks, numbers, punctuation, symbols and the blank. */
 static bool is_printable(uint32_t rune)
 {
-	static const uint32_t hidden[][2] = {
-		{ 0x00, 0x1F },     { 0x7F, 0xA0 },     { 0xAD, 0xAD },     { 0x1680, 0x1680 },   { 0x180E, 0x180E },
-		{ 0x2000, 0x200F }, { 0x2028, 0x202F }, { 0x205F, 0x206F }, { 0x3000, 0x3000 },   { 0xE000, 0xF8FF },
-		{ 0xFEFF, 0xFEFF }, { 0xFFF0, 0xFFFB }, { 0xFFFE, 0xFFFF }, { 0xE0000, 0xE00FF }, { 0xE01F0, 0x10FFFF },
-	};
+	const uint32_t shown = UC_CATEGORY_MASK_L | UC_CATEGORY_MASK_M | UC_CATEGORY_MASK_N | UC_CATEGORY_MASK_P |
+			       UC_CATEGORY_MASK_S;
 
-	for (size_t i = 0; i < sizeof hidden / sizeof hidden[0]; i++)
-		if (rune >= hidden[i][0] && rune <= hidden[i][1])
-			return false;
-	return true;
+	return rune == ' ' || uc_is_general_category_withtable(rune, shown);
 }
 
 static void quote_rune(struct buf *out, uint32_t rune)

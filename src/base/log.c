@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/gotext.h"
 #include "base/own.h"
 #include "base/utf8.h"
 
@@ -103,42 +104,12 @@ static void put_json_string(struct buf *b, const char *text)
 	buf_put(b, '"');
 }
 
-/* Go's %q. */
-static void put_quoted(struct buf *b, const char *text)
-{
-	size_t len = strlen(text);
-
-	buf_put(b, '"');
-	while (len > 0) {
-		uint32_t rune;
-		size_t size = utf8_next(text, len, &rune);
-
-		if (size == 0) {
-			buf_printf(b, "\\x%02x", (unsigned char)*text);
-			size = 1;
-		} else if (rune == '"' || rune == '\\') {
-			buf_printf(b, "\\%c", (char)rune);
-		} else if (rune >= '\a' && rune <= '\r') {
-			buf_printf(b, "\\%c", "abtnvfr"[rune - '\a']);
-		} else if (rune < ' ' || rune == 0x7f) {
-			buf_printf(b, "\\x%02x", (unsigned)rune);
-		} else if (utf8_printable(rune)) {
-			buf_append(b, text, size);
-		} else {
-			buf_printf(b, rune < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)rune);
-		}
-		text += size;
-		len -= size;
-	}
-	buf_put(b, '"');
-}
-
 static void put_text(struct buf *b, const char *text)
 {
 	if (text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/@^+")] == '\0')
 		buf_puts(b, text); /* the empty one too */
 	else
-		put_quoted(b, text);
+		go_quote(b, text);
 }
 
 /* A JSON list as Go's fmt prints one: [a b]. What is no JSON is taken as it is. */

@@ -12,8 +12,4 @@ size_t utf8_next(const char *text, size_t len, uint32_t *rune);
 
 bool utf8_valid(const char *text, size_t len);
 
-/* Neither a control character nor invisible: what Go's %q shows as it is. (Numbers not assigned to a character count as
- * printable: the table of them changes every year.) */
-bool utf8_printable(uint32_t rune);
-
 #endif

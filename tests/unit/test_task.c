@@ -362,7 +362,7 @@ static int fib(int n)
 static void keep_locals(void *arg)
 {
 	uint64_t seed = (uint64_t)(uintptr_t)arg, a = seed * 3, b = seed * 5;
-	volatile char block[4096];
+	volatile char block[2048];
 	double x = (double)seed / 3;
 	int f;
 
