@@ -330,7 +330,7 @@ class World:
     def __init__(self):
         self.dir = tempfile.mkdtemp(prefix="e2e-")
         self.children, self.mounts = [], []
-        self.servers = []
+        self.servers, self.note = [], None  # note: what an "ok" line says besides
 
     def write(self, name, text, mode="w"):
         path = os.path.join(self.dir, name)
