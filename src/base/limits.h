@@ -19,6 +19,7 @@ enum {
 	LIMIT_COMMAND = 1 << 20,        /* one command (availability.md V7) */
 	LIMIT_BATCH_BYTES = 256 << 10,  /* a batch is closed at this size or count */
 	LIMIT_BATCH_COMMANDS = 1024,
+	LIMIT_QUEUE_BYTES = 64 << 20,   /* commands that wait for their turn, all together */
 	LIMIT_WAIT_LEADER_MS = 10000,   /* V7 */
 	LIMIT_STOP_MS = 10000,          /* calls in flight at a graceful stop */
 };

@@ -11,8 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Messages as bytes. What is read here has no unknown fields afterwards, so that nothing that we do not know gets into a row or an
- * outcome; what is written is canonical: fields by number, no defaults (protobuf-c does so), hence the same bytes on every node. */
+/* Messages as bytes. What is read here has no unknown fields afterwards, so that nothing that we do not know gets into
+ * a row or an outcome; what is written is canonical: fields by number, no defaults (protobuf-c does so), hence the same
+ * bytes on every node. */
 
 /* Decodes into the arena; NULL for what is no such message. */
 void *message_unpack(const ProtobufCMessageDescriptor *type, struct span bytes, struct arena *arena);
@@ -22,7 +23,8 @@ struct span message_pack_arena(const void *message, struct arena *arena);
 /* A copy that lives in the arena, strings and all. */
 void *message_copy(const void *message, struct arena *arena);
 
-/* An encoded spire.api.types.Entry looked at without decoding it: spans into the blob. False for bytes that our encoder did not write. */
+/* An encoded spire.api.types.Entry looked at without decoding it: spans into the blob. False for bytes that our encoder
+ * did not write. */
 struct entry_peek {
 	struct span id, spiffe_td, spiffe_path, parent_td, parent_path, hint;
 	int64_t revision, created_at, expires_at;
@@ -40,8 +42,9 @@ void strings_sort(const char **strings, size_t n);
 /* Sorted and without duplicates, in the arena. */
 size_t selectors_set(Pb__Selector *const *selectors, size_t n, struct arena *arena, Pb__Selector ***out);
 
-/* How a set of a row compares with one of a filter (the same numbers in SelectorMatch and FederatesWithMatch). `field` says which
- * repeated field of the encoded message holds the row's set. False also for an unknown behaviour: check it first. */
+/* How a set of a row compares with one of a filter (the same numbers in SelectorMatch and FederatesWithMatch). `field`
+ * says which repeated field of the encoded message holds the row's set. False also for an unknown behaviour: check it
+ * first. */
 struct selector_set {
 	Pb__Selector **items;
 	size_t n;

@@ -6,15 +6,17 @@
 #include "base/err.h"
 #include "command.pb-c.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The state machine: an SQLite file (WAL) that is the state and the index. One writer; readers are store/view.h.
- * `apply` is deterministic and total: no clock, chance, socket or configuration in it; the command carries what it needs.
- * A refusal is an outcome. A failed write is not: the caller ends the process (log_fatal), nothing of the batch is acknowledged. */
+ * `apply` is deterministic and total: no clock, chance, socket or configuration in it; the command carries what it
+ * needs. A refusal is an outcome. A failed write is not: the caller ends the process (log_fatal), nothing of the batch
+ * is acknowledged. */
 struct store;
 
-/* Opens `path`, makes it with the schema if there is none. Refused by name: a newer format, a file that is no database of ours,
- * one that belongs to another trust domain ("" = none yet). Leaves nothing behind on failure. */
+/* Opens `path`, makes it with the schema if there is none. Refused by name: a newer format, a file that is no database
+ * of ours, one that belongs to another trust domain ("" = none yet). Leaves nothing behind on failure. */
 enum code store_open(const char *path, const char *trust_domain, struct store **out, struct err *err);
 void store_close(struct store *store);
 
@@ -25,20 +27,40 @@ struct store_item {
 
 /* Carries out a batch: one transaction, one applied index in it, durable when it returns. `stamp_ms`: the batch's time.
  * `index` must be above store_applied(). Anything but OK is fatal. */
-enum code store_apply(struct store *store, uint64_t index, int64_t stamp_ms, struct store_item *items, size_t n, struct arena *arena,
-		      struct err *err);
+enum code store_apply(struct store *store, uint64_t index, int64_t stamp_ms, struct store_item *items, size_t n,
+		      struct arena *arena, struct err *err);
+
+/* UNIMPLEMENTED for a command of a format or kind that this version does not know. Such a one in a batch of store_apply
+ * is fatal (V12): whoever takes commands in checks them first. */
+enum code command_check(const Pb__Command *command, struct err *err);
 
 uint64_t store_applied(const struct store *store);
-int64_t store_stamp_ms(const struct store *store); /* of the last batch: time never goes back */
+int64_t store_stamp_ms(const struct store *store); /* of the last batch */
 
 /* Sum modulo 2^256 of SHA-256(table, key, row) over all rows, kept by each write (availability.md V15). */
 void store_digest(const struct store *store, uint8_t out[32]);
+/* The same from the file, row by row: seconds for a million rows. A difference is a fault of ours or of the disk. */
+enum code store_recount_digest(struct store *store, uint8_t out[32], struct err *err);
+const char *store_trust_domain(const struct store *store); /* "" = none yet */
 
-/* Moves WAL frames into the file: called by a thread of its own, on a connection of its own. A disk error is fatal. */
+/* Frames in the WAL after the last batch (4 KiB each): when to checkpoint. */
+uint32_t store_wal_frames(const struct store *store);
+
+/* Moves WAL frames into the file, on a connection of its own, from a thread of its own. A disk error is fatal.
+ * The WAL starts over only when all of it has been moved at a moment when nobody writes: `exclusive` says that the
+ * caller keeps the writer still meanwhile. *left: frames that are still to be moved (also those that a reader holds
+ * back). */
 struct checkpointer;
 enum code checkpointer_open(const char *path, struct checkpointer **out, struct err *err);
-enum code checkpointer_run(struct checkpointer *checkpointer, struct err *err);
+enum code checkpointer_run(struct checkpointer *checkpointer, bool exclusive, uint32_t *left, struct err *err);
 void checkpointer_close(struct checkpointer *checkpointer);
+
+/* The data directory belongs to one process: takes `<dir>/node/lock` (makes dir and node/ with mode 0700 where they are
+ * missing) until it is released or the process ends. FAILED_PRECONDITION names the directory and the process that has
+ * it. */
+struct dir_lock;
+enum code dir_lock_take(const char *dir, struct dir_lock **out, struct err *err);
+void dir_lock_release(struct dir_lock *lock);
 
 /* SHA-256 of a join token: what the state keeps of it. */
 void store_token_hash(const char *token, uint8_t out[32]);

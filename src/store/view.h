@@ -12,10 +12,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Reading the state. A reader is a read-only connection with its prepared statements: one per loop. A view is a read transaction
- * on it: everything asked of one view is of one revision. One view at a time per reader; no waiting while it is open (it pins the
- * task). What a query answers lives in the arena, spans of row callbacks only until the callback returns.
- * Not found is NOT_FOUND with SPIRE's text ("entry not found"); a failing SQLite is INTERNAL. */
+/* Reading the state. A reader is a read-only connection with its prepared statements: one per loop. A view is a read
+ * transaction on it: everything asked of one view is of one revision. One view at a time per reader; no waiting while
+ * it is open (it pins the task). What a query answers lives in the arena, spans of row callbacks only until the
+ * callback returns. Not found is NOT_FOUND with SPIRE's text ("entry not found"); a failing SQLite is INTERNAL. */
 struct reader;
 struct view;
 
@@ -41,23 +41,24 @@ struct entry_filter { /* all NULL/0: every entry. ANDed */
 	const char *spiffe_id, *parent_id;
 	const Pb__SelectorMatch *selectors;
 	const Pb__FederatesWithMatch *federates_with; /* plain names */
-	const char *hint; /* NULL or "": any */
-	bool downstream;  /* true: only those; false: any */
+	const char *hint;                             /* NULL or "": any */
+	bool downstream;                              /* true: only those; false: any */
 };
 
 enum code view_entry(struct view *view, const char *id, struct arena *arena, Pb__Entry **out, struct err *err);
 /* Matching entries above `after` in order of creation, `limit` of them (0: all). */
-enum code view_entries(struct view *view, const struct entry_filter *filter, uint64_t after, size_t limit, entry_fn *each, void *ctx,
-		       struct err *err);
+enum code view_entries(struct view *view, const struct entry_filter *filter, uint64_t after, size_t limit,
+		       entry_fn *each, void *ctx, struct err *err);
 enum code view_entry_count(struct view *view, const struct entry_filter *filter, uint64_t *out, struct err *err);
 
-/* What an agent may have (server-api.md 4.2 "Authorized entries"): node aliases that apply, then down the tree, each once.
- * `now_s` decides whether the agent is unexpired (aliases apply to unexpired agents only). */
-enum code view_authorized_entries(struct view *view, const char *agent_id, int64_t now_s, entry_fn *each, void *ctx, struct err *err);
+/* What an agent may have (server-api.md 4.2 "Authorized entries"): node aliases that apply, then down the tree, each
+ * once. `now_s` decides whether the agent is unexpired (aliases apply to unexpired agents only). */
+enum code view_authorized_entries(struct view *view, const char *agent_id, int64_t now_s, entry_fn *each, void *ctx,
+				  struct err *err);
 /* The same question for one entry, from below: a lookup or two, whatever the agent's number of entries.
  * NOT_FOUND "entry not found or not authorized". */
-enum code view_authorized_entry(struct view *view, const char *agent_id, const char *entry_id, int64_t now_s, struct arena *arena,
-				Pb__Entry **out, struct err *err);
+enum code view_authorized_entry(struct view *view, const char *agent_id, const char *entry_id, int64_t now_s,
+				struct arena *arena, Pb__Entry **out, struct err *err);
 
 /* What entries give a caller by its SPIFFE ID: any with admin, any with downstream. */
 enum code view_caller_rights(struct view *view, const char *spiffe_id, bool *admin, bool *downstream, struct err *err);
@@ -75,18 +76,22 @@ struct agent_record {
 };
 typedef enum code agent_fn(const struct agent_record *agent, void *ctx, struct err *err);
 
-struct agent_filter { /* -1: any */
+struct agent_filter {                 /* -1: any */
 	const char *attestation_type; /* NULL or "": any */
 	const Pb__SelectorMatch *selectors;
 	int banned, can_reattest;
 	int64_t expires_before; /* 0: any */
 };
-#define AGENT_FILTER_ALL { NULL, NULL, -1, -1, 0 }
+#define AGENT_FILTER_ALL                                                                                               \
+	{                                                                                                              \
+		NULL, NULL, -1, -1, 0                                                                                  \
+	}
 
 enum code view_agent(struct view *view, const char *id, struct arena *arena, struct agent_record *out, struct err *err);
-enum code view_agent_selectors(struct view *view, const char *id, struct arena *arena, Pb__Selector ***out, size_t *n, struct err *err);
-enum code view_agents(struct view *view, const struct agent_filter *filter, uint64_t after, size_t limit, agent_fn *each, void *ctx,
-		      struct err *err);
+enum code view_agent_selectors(struct view *view, const char *id, struct arena *arena, Pb__Selector ***out, size_t *n,
+			       struct err *err);
+enum code view_agents(struct view *view, const struct agent_filter *filter, uint64_t after, size_t limit,
+		      agent_fn *each, void *ctx, struct err *err);
 enum code view_agent_count(struct view *view, const struct agent_filter *filter, uint64_t *out, struct err *err);
 
 /* Is there such a join token (used ones are gone), and until when? NOT_FOUND. */
@@ -102,10 +107,12 @@ enum code view_bundles(struct view *view, uint64_t after, size_t limit, bundle_f
 enum code view_bundle_count(struct view *view, uint64_t *out, struct err *err);
 
 /* Federation relationships; trust_domain_bundle is the stored bundle, if any. */
-enum code view_relationship(struct view *view, const char *td, struct arena *arena, Pb__FederationRelationship **out, struct err *err);
-typedef enum code relationship_fn(uint64_t seq, const Pb__FederationRelationship *relationship, void *ctx, struct err *err);
-enum code view_relationships(struct view *view, uint64_t after, size_t limit, struct arena *arena, relationship_fn *each, void *ctx,
-			     struct err *err);
+enum code view_relationship(struct view *view, const char *td, struct arena *arena, Pb__FederationRelationship **out,
+			    struct err *err);
+typedef enum code relationship_fn(uint64_t seq, const Pb__FederationRelationship *relationship, void *ctx,
+				  struct err *err);
+enum code view_relationships(struct view *view, uint64_t after, size_t limit, struct arena *arena,
+			     relationship_fn *each, void *ctx, struct err *err);
 
 /* The CA journal of a node; NOT_FOUND before the first. */
 enum code view_journal(struct view *view, const char *node, struct arena *arena, Pb__Journal **out, struct err *err);
