@@ -253,7 +253,7 @@ enum code view_authorized_entry(struct view *view, const char *agent_id, const c
 {
 	struct entry_at at;
 	struct start *start;
-	Pb__Entry *entry;
+	Pb__Entry *entry = NULL;
 	bool yes = false;
 
 	TRY(entry_by_id(view->db, entry_id, arena, &at, err));
