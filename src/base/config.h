@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct hcl_item;
+
 /* The configuration of a server: SPIRE's file (contract server-operation.md section 1), read by base/hcl.h, the flags
  * of `run` laid over it, checked. Everything lives in the arena it was loaded into. Durations in seconds unless the
  * name says otherwise. */
@@ -26,12 +28,12 @@ struct config_ca_subject {
 
 enum config_key_manager { KEY_MANAGER_MEMORY, KEY_MANAGER_DISK };
 
+/* NodeAttestor "x509pop", as written: NULL, 0 and false are what is not configured. ca/x509pop.h knows the defaults and
+ * what contradicts what. */
 struct config_x509pop {
 	bool enabled;
-	struct strings ca_bundle_paths;          /* ca_bundle_path and ca_bundle_paths together */
-	const char *mode;                        /* "external_pki" or "spiffe" */
-	const char *spiffe_prefix;               /* "/spire-exchange/" */
-	const char *agent_path_template;         /* NULL: the default */
+	const char *mode, *spiffe_prefix, *ca_bundle_path, *agent_path_template;
+	struct strings ca_bundle_paths;
 	int max_intermediates, max_rsa_key_size; /* 1.14+ */
 	bool verify_client_ip;                   /* 1.14+ */
 };
@@ -40,7 +42,9 @@ struct config_x509pop {
 struct config_plugin {
 	const char *type, *name;
 	bool enabled;
-	bool external; /* plugin_cmd is set */
+	bool external;               /* plugin_cmd is set */
+	const struct hcl_item *data; /* plugin_data; NULL: empty or none */
+	const char *data_file;       /* plugin_data_file; NULL: none */
 };
 
 enum config_endpoint_profile { ENDPOINT_HTTPS_SPIFFE, ENDPOINT_HTTPS_WEB };
@@ -98,7 +102,6 @@ struct config {
 	bool prune_tofu_nodes;
 	bool ratelimit_attestation, ratelimit_signing; /* both true unless the file says no */
 	bool audit_log_enabled;
-	bool disable_jwt_svids; /* 1.14+ */
 	struct log_options log;
 
 	/* server.federation */
@@ -114,9 +117,7 @@ struct config {
 	const char *keys_path; /* of KeyManager "disk" */
 	bool join_token;       /* NodeAttestor "join_token" is there; tokens work without it too */
 	struct config_x509pop x509pop;
-	const char *datastore_connection; /* connection_string of DataStore "sql" with sqlite3; NULL: none. Nothing is
-					     read from it */
-	const struct config_raw *raw;     /* what config_plugins reads */
+	const char *datastore_path; /* file of DataStore "sql" with sqlite3; NULL: none. It holds no state of ours */
 
 	/* health_checks, telemetry */
 	bool health_enabled;
@@ -166,7 +167,23 @@ enum code config_load(const struct config_flags *flags, struct arena *arena, str
 /* The second half, for `run`, after its "Configured" line: the type constraints of plugins and their data, with SPIRE's
  * texts
  * (`plugin type "KeyManager" constraint not satisfied: expected exactly 1 but got 2`). Opens plugin_data_file where one
- * is named, nothing else: what keys_path and ca_bundle_path name is read by those who use it. */
+ * is named, nothing else: what keys_path and ca_bundle_path name is read, and x509pop's options are judged, by those
+ * who use them. `notes` begins anew. */
 enum code config_plugins(struct config *config, struct arena *arena, struct config_notes *notes, struct err *err);
+
+/* One row of the table that the file is read by: for the sample file, the man page and `config show`. */
+struct config_option {
+	const char *path;    /* "server.ca_ttl" */
+	const char *type;    /* "string" "number" "bool" "list" "block" "blocks" "labelled blocks" */
+	const char *initial; /* NULL: none */
+	const char *help;
+	const char
+		*remark; /* NULL: it works. Else why it has no effect, or what to write instead where it is refused */
+	bool refused;
+};
+
+/* Every key below `server`, `health_checks`, `telemetry` and `cluster`, and of the plugins that are built; the strings
+ * live for the call only. */
+void config_each_option(void (*each)(const struct config_option *option, void *ctx), void *ctx);
 
 #endif
