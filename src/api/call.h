@@ -2,6 +2,7 @@
 #ifndef API_CALL_H
 #define API_CALL_H
 
+#include "api/header.h"
 #include "api/pb.h"
 #include "base/arena.h"
 #include "base/err.h"
@@ -32,6 +33,8 @@ struct caller {
 	const char *id;        /* SPIFFE ID of the client certificate, NULL without one */
 	const char *serial;    /* its serial number, decimal */
 	int64_t not_before_s, not_after_s;
+	int64_t uid, gid;      /* of a local one */
+	const char *program;   /* the path of a local one's program, only if the audit log is on and it could be read; else NULL */
 };
 
 struct api_loop; /* one of the loops that serve: its reader, its caches */
@@ -50,8 +53,13 @@ struct call {
 	uint32_t items;        /* commands proposed so far: the number of the next one (V14) */
 	int64_t deadline_ms;   /* clock_mono_ms; INT64_MAX without one */
 	struct buf *raw;       /* set by call_reply_raw */
+	struct buf *reply;     /* where a unary answer is gathered; NULL: call_reply_raw makes one */
+	struct span request;   /* a unary request as it came */
+	struct header *metadata, *trailers; /* of the request; of the answer, the last first */
 	const struct log_pair *fields; /* what the lines of this call carry besides (entry_id, ...): a handler's, changed for each item */
 	bool logged;           /* the failure in `err` has its line in the log already */
+	struct log_pair *audit; /* fields of the call's own record */
+	size_t n_audit;
 	struct stream *stream; /* api/grpc.c's */
 };
 
@@ -105,5 +113,14 @@ void call_trailer(struct call *call, const char *name, const char *value);
  * RESOURCE_EXHAUSTED with SPIRE's text after "what: ". */
 enum limiter { LIMITER_ATTEST, LIMITER_CSR, LIMITER_JSR, LIMITER_PUSH_KEY, LIMITER_POST_STATUS, LIMITER_COUNT };
 enum code call_limit(struct call *call, enum limiter limiter, unsigned n, const char *what);
+
+/* --- For the transport (api/grpc.c) and tests. --- */
+
+/* Everything between the request's bytes and the answer's, as a task: decodes, authorizes, runs the handler of call->route, encodes
+ * into call->reply, logs, writes the audit record, counts. What it answers is the status of the call; its text is in call->err. */
+enum code call_serve(struct call *call);
+
+/* The call's own record of the audit log: at its end, unless it was denied. (api/call_log.c) */
+void call_audit(struct call *call, enum code code);
 
 #endif

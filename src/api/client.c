@@ -10,6 +10,7 @@
 #include "api/client.h"
 
 #include "api/dial.h"
+#include "api/header.h"
 #include "api/pb.h"
 #include "base/clock.h"
 #include "base/gotext.h"
@@ -31,11 +32,6 @@ enum {
 	METADATA_MAX = 8,
 	CHUNK = 32 << 10,
 	PREFIX = 5, /* of a message: flag, length */
-};
-
-struct header {
-	struct header *next;
-	const char *name, *value;
 };
 
 struct client {
@@ -67,14 +63,6 @@ struct client {
 
 /* --- headers -------------------------------------------------------------------------------------------------------
  */
-
-static const char *find_header(const struct header *header, const char *name)
-{
-	for (; header != NULL; header = header->next)
-		if (strcmp(header->name, name) == 0)
-			return header->value;
-	return NULL;
-}
 
 static nghttp2_nv pair(const char *name, const char *value)
 {
@@ -372,7 +360,7 @@ size_t client_server_chain(const struct client *client, const struct span **chai
 
 const char *client_trailer(const struct client *client, const char *name)
 {
-	return find_header(client->headers, name);
+	return header_find(client->headers, name);
 }
 
 /* --- a call ---------------------------------------------------------------------------------------------------------
@@ -484,7 +472,7 @@ static const char *percent_decode(struct arena *arena, const char *text)
 
 static int reason_of(struct client *client)
 {
-	const char *text = find_header(client->headers, "grpc-status-details-bin");
+	const char *text = header_find(client->headers, "grpc-status-details-bin");
 	void *message = NULL;
 	OWN_BUF padded = { 0 }, bytes = { 0 };
 	const Pb__RpcStatus *status;
@@ -544,9 +532,9 @@ static enum code http_status(const char *status, struct err *err)
 
 static enum code status(struct client *client, struct err *err)
 {
-	const char *number = find_header(client->headers, "grpc-status");
-	const char *message = find_header(client->headers, "grpc-message");
-	const char *http = find_header(client->headers, ":status");
+	const char *number = header_find(client->headers, "grpc-status");
+	const char *message = header_find(client->headers, "grpc-message");
+	const char *http = header_find(client->headers, ":status");
 	unsigned long code;
 	char *after;
 

@@ -5,6 +5,7 @@
 
 #include "agent.pb-c.h"
 #include "api/svc.h"
+#include "base/metric.h"
 #include "bundle.pb-c.h"
 #include "debug.pb-c.h"
 #include "entry.pb-c.h"
@@ -205,4 +206,53 @@ const struct route *route_find(struct span service, struct span method, bool tcp
 	}
 	*service_known = knows_service(service, tcp);
 	return NULL;
+}
+
+/* --- names of the log and of metrics ------------------------------------------------------------------------------- */
+
+static char *metric_names[SLOTS]; /* by the row's number */
+static pthread_once_t names_once = PTHREAD_ONCE_INIT;
+
+const char *route_service(const struct route *route)
+{
+	static const char *const prefixes[] = { "spire.api.server.logger.v1.", "spire.api.server.", "grpc.health.v1." };
+
+	for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+		if (strncmp(route->service, prefixes[i], strlen(prefixes[i])) == 0)
+			return route->service + strlen(prefixes[i]);
+	return route->service;
+}
+
+static void append_snake(struct buf *name, const char *camel, size_t len)
+{
+	char word[64], snake[2 * sizeof word];
+
+	assert(len < sizeof word);
+	memcpy(word, camel, len);
+	word[len] = '\0';
+	metric_snake_case(word, snake);
+	buf_puts(name, snake);
+	buf_put(name, '_');
+}
+
+static void make_names(void)
+{
+	for (size_t i = 0; i < n_routes; i++) {
+		struct buf name = { 0 }; /* kept for ever */
+
+		for (const char *at = route_service(&routes[i]), *dot; *at != '\0'; at = *dot == '\0' ? dot : dot + 1) {
+			dot = strchrnul(at, '.');
+			append_snake(&name, at, (size_t)(dot - at));
+		}
+		append_snake(&name, routes[i].method, strlen(routes[i].method));
+		name.len--; /* the last '_' */
+		buf_text(&name);
+		metric_names[i] = (char *)name.data;
+	}
+}
+
+const char *route_metric(const struct route *route)
+{
+	pthread_once(&names_once, make_names);
+	return metric_names[route - routes];
 }

@@ -47,6 +47,13 @@ int64_t clock_mono_ms(void)
 	return clock != NULL ? clock->mono_ms(clock->ctx) : read_ns(CLOCK_MONOTONIC) / 1000000;
 }
 
+int64_t clock_mono_us(void)
+{
+	const struct clock *clock = current();
+
+	return clock != NULL ? clock->mono_ms(clock->ctx) * 1000 : read_ns(CLOCK_MONOTONIC) / 1000;
+}
+
 int64_t clock_boot_ms(void)
 {
 	const struct clock *clock = current();

@@ -9,6 +9,7 @@ int64_t clock_wall_ms(void); /* Unix time, milliseconds */
 int64_t clock_wall_ns(void); /* Unix time, nanoseconds: for the log */
 int64_t clock_wall_s(void);  /* Unix time, whole seconds, cut */
 int64_t clock_mono_ms(void); /* CLOCK_MONOTONIC: for deadlines and waiting */
+int64_t clock_mono_us(void); /* the same in microseconds: for how long something took */
 int64_t clock_boot_ms(void); /* CLOCK_BOOTTIME: goes on while the machine sleeps */
 
 struct clock {

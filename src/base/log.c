@@ -181,6 +181,12 @@ static void put_value(struct buf *b, const struct log_pair *pair, bool json)
 		else
 			put_list_text(b, pair->text);
 		break;
+	case LOG_KIND_CODE:
+		if (json)
+			buf_printf(b, "%" PRId64, pair->number);
+		else
+			put_text(b, code_name((int)pair->number));
+		break;
 	case LOG_KIND_END:
 		break;
 	}

@@ -12,7 +12,7 @@
 
 enum log_level { LOG_PANIC = 1, LOG_FATAL, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_TRACE };
 
-enum log_kind { LOG_KIND_END, LOG_KIND_TEXT, LOG_KIND_NUMBER, LOG_KIND_BOOL, LOG_KIND_TIME, LOG_KIND_LIST };
+enum log_kind { LOG_KIND_END, LOG_KIND_TEXT, LOG_KIND_NUMBER, LOG_KIND_BOOL, LOG_KIND_TIME, LOG_KIND_LIST, LOG_KIND_CODE };
 
 struct log_pair {
 	enum log_kind kind;
@@ -26,6 +26,7 @@ struct log_pair {
 #define KV_BOOL(key, flag) { LOG_KIND_BOOL, (key), 0, (flag) }
 #define KV_TIME(key, unix_s) { LOG_KIND_TIME, (key), 0, (unix_s) } /* logrus prints Go's time.String() in text, RFC 3339 in JSON */
 #define KV_LIST(key, json) { LOG_KIND_LIST, (key), (json), 0 }     /* a JSON text, as it is in JSON, logrus' [a b] in text */
+#define KV_CODE(key, code) { LOG_KIND_CODE, (key), 0, (code) }     /* a gRPC code: its name in text, its number in JSON */
 
 void log_write(enum log_level level, const char *msg, const struct log_pair *pairs);
 

@@ -101,9 +101,10 @@ static enum code run_route(struct harness_call *h)
 	struct call *call = &h->call;
 	const struct route *route = call->route;
 	void *request, *reply;
-	OWN_BUF bytes = { 0 };
+	OWN_BUF bytes = { 0 }, raw = { 0 };
 	enum code rc;
 
+	call->reply = &raw;
 	TRY(authorize(call));
 	if (route->stream != NULL) {
 		streaming = h;
