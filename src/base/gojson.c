@@ -427,12 +427,25 @@ static void put_rune(struct buf *out, uint32_t rune)
 		go_put_rune(out, rune);
 }
 
+/* How many bytes at the beginning stand for themselves: most strings as a whole. */
+static size_t plain_run(const char *text)
+{
+	size_t n = 0;
+
+	while (text[n] >= ' ' && text[n] < 0x7F && text[n] != '"' && text[n] != '\\' && text[n] != '<' &&
+	       text[n] != '>' && text[n] != '&')
+		n++;
+	return n;
+}
+
 void json_put_string(struct buf *out, const char *text)
 {
-	size_t len = strlen(text);
+	size_t len = strlen(text), i;
 
 	buf_put(out, '"');
-	for (size_t i = 0; i < len;) {
+	i = plain_run(text);
+	buf_append(out, text, i);
+	while (i < len) {
 		uint32_t rune;
 		size_t size = go_decode_rune(text + i, len - i, &rune);
 

@@ -9,14 +9,13 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/gojson.h"
 #include "base/gotext.h"
-#include "base/own.h"
-#include "base/utf8.h"
+#include "base/gotime.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -30,8 +29,6 @@
 enum form { FORM_SECONDS, FORM_NANOSECONDS, FORM_JSON };
 enum { PAIRS_ON_STACK = 32, FULL_PIPE_MS = 1000 };
 
-OWNABLE(json_t, json_decref)
-
 static pthread_mutex_t write_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic int level_now = LOG_INFO;
 static _Atomic int form_now = FORM_SECONDS;
@@ -43,65 +40,27 @@ static const char *const level_names[] = { NULL, "panic", "fatal", "error", "war
 /* --- values
  * ------------------------------------------------------------------------------------------------------------- */
 
-static void put_zone(struct buf *b, const struct tm *tm, const char *fmt)
-{
-	long minutes = labs(tm->tm_gmtoff) / 60;
-
-	buf_printf(b, fmt, tm->tm_gmtoff < 0 ? '-' : '+', minutes / 60, minutes % 60);
-}
-
-static void put_date(struct buf *b, const struct tm *tm, char between)
-{
-	buf_printf(b, "%04d-%02d-%02d%c%02d:%02d:%02d", tm->tm_year + 1900, tm->tm_mon + 1, tm->tm_mday, between,
-		   tm->tm_hour, tm->tm_min, tm->tm_sec);
-}
-
 /* RFC 3339; with nanoseconds as Go's RFC3339Nano: without the zeros at the end. */
 static void put_rfc3339(struct buf *b, int64_t unix_s, int nanos)
 {
 	time_t when = (time_t)unix_s;
 	struct tm tm;
+	long minutes;
 
 	if (localtime_r(&when, &tm) == NULL)
 		memset(&tm, 0, sizeof tm);
-	put_date(b, &tm, 'T');
+	buf_printf(b, "%04d-%02d-%02dT%02d:%02d:%02d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+		   tm.tm_min, tm.tm_sec);
 	if (nanos > 0) {
 		buf_printf(b, ".%09d", nanos);
 		while (b->data[b->len - 1] == '0')
 			b->len--;
 	}
-	if (tm.tm_gmtoff == 0)
+	minutes = labs(tm.tm_gmtoff) / 60;
+	if (minutes == 0)
 		buf_put(b, 'Z');
 	else
-		put_zone(b, &tm, "%c%02ld:%02ld");
-}
-
-static void put_json_string(struct buf *b, const char *text)
-{
-	size_t len = strlen(text);
-
-	buf_put(b, '"');
-	while (len > 0) {
-		uint32_t rune;
-		size_t size = utf8_next(text, len, &rune);
-
-		if (size == 0) {
-			buf_puts(b, "\\ufffd");
-			size = 1;
-		} else if (rune == '"' || rune == '\\') {
-			buf_printf(b, "\\%c", (char)rune);
-		} else if (rune == '\b' || rune == '\t' || rune == '\n' || rune == '\f' || rune == '\r') {
-			buf_printf(b, "\\%c", "btn-fr"[rune - '\b']);
-		} else if (rune < ' ' || rune == '<' || rune == '>' || rune == '&' || rune == 0x2028 ||
-			   rune == 0x2029) {
-			buf_printf(b, "\\u%04x", (unsigned)rune); /* as Go's encoder: safe inside HTML */
-		} else {
-			buf_append(b, text, size);
-		}
-		text += size;
-		len -= size;
-	}
-	buf_put(b, '"');
+		buf_printf(b, "%c%02ld:%02ld", tm.tm_gmtoff < 0 ? '-' : '+', minutes / 60, minutes % 60);
 }
 
 static void put_text(struct buf *b, const char *text)
@@ -113,52 +72,32 @@ static void put_text(struct buf *b, const char *text)
 }
 
 /* A JSON list as Go's fmt prints one: [a b]. What is no JSON is taken as it is. */
-static void put_list_text(struct buf *b, const char *json)
+static void put_list_text(struct buf *b, const char *list)
 {
-	OWN(json_t) list = json_loads(json, JSON_DECODE_ANY, NULL);
+	OWN_STRUCT(arena) arena = arena_new();
 	OWN_BUF words = { 0 };
-	size_t i;
-	json_t *item;
+	const struct json *parsed;
 
-	if (list == NULL) {
-		put_text(b, json);
+	if (json_parse(list, strlen(list), arena, &parsed, NULL) != CODE_OK) {
+		put_text(b, list);
 		return;
 	}
 	buf_put(&words, '[');
-	json_array_foreach(list, i, item)
-	{
-		if (i > 0)
+	for (const struct json *item = parsed->first; item != NULL; item = item->next) {
+		if (item != parsed->first)
 			buf_put(&words, ' ');
-		if (json_is_string(item))
-			buf_puts(&words, json_string_value(item));
-		else if (json_is_integer(item))
-			buf_printf(&words, "%" JSON_INTEGER_FORMAT, json_integer_value(item));
+		if (item->kind == JSON_STRING || item->kind == JSON_NUMBER)
+			buf_puts(&words, item->text);
 	}
 	buf_put(&words, ']');
 	put_text(b, buf_text(&words));
-}
-
-/* Go's time.String(). */
-static void put_time_text(struct buf *b, int64_t unix_s)
-{
-	OWN_BUF text = { 0 };
-	time_t when = (time_t)unix_s;
-	struct tm tm;
-
-	if (localtime_r(&when, &tm) == NULL)
-		memset(&tm, 0, sizeof tm);
-	put_date(&text, &tm, ' ');
-	buf_put(&text, ' ');
-	put_zone(&text, &tm, "%c%02ld%02ld");
-	buf_printf(&text, " %s", tm.tm_zone != NULL ? tm.tm_zone : "UTC");
-	put_text(b, buf_text(&text));
 }
 
 static void put_value(struct buf *b, const struct log_pair *pair, bool json)
 {
 	switch (pair->kind) {
 	case LOG_KIND_TEXT:
-		(json ? put_json_string : put_text)(b, pair->text);
+		(json ? json_put_string : put_text)(b, pair->text);
 		break;
 	case LOG_KIND_NUMBER:
 		buf_printf(b, "%" PRId64, pair->number);
@@ -172,7 +111,9 @@ static void put_value(struct buf *b, const struct log_pair *pair, bool json)
 			put_rfc3339(b, pair->number, 0);
 			buf_put(b, '"');
 		} else {
-			put_time_text(b, pair->number);
+			char text[GO_TIME_MAX];
+
+			put_text(b, go_time_local(pair->number, text));
 		}
 		break;
 	case LOG_KIND_LIST:
@@ -259,7 +200,7 @@ static void put_text_line(struct buf *b, const struct log_pair *own, const struc
 static void put_json_pair(struct buf *b, const struct log_pair *pair)
 {
 	buf_put(b, b->len == 0 ? '{' : ',');
-	put_json_string(b, pair->key);
+	json_put_string(b, pair->key);
 	buf_put(b, ':');
 	put_value(b, pair, true);
 }

@@ -130,18 +130,19 @@ void rand_uuid4(char out[37])
 	uuid_text(b, out);
 }
 
+static _Atomic uint64_t last_tick;
+
 /* 48 bits of milliseconds and 12 of their fraction (RFC 9562 section 6.2, method 3); never twice the same and never
  * backwards in this process, also when the clock is. */
 static uint64_t next_tick(void)
 {
-	static _Atomic uint64_t last;
 	int64_t ns = clock_wall_ns();
 	uint64_t now = ns < 0 ? 0 : (uint64_t)(ns / 1000000) << 12 | (uint64_t)(ns % 1000000) * 4096 / 1000000;
-	uint64_t before = atomic_load(&last), tick;
+	uint64_t before = atomic_load(&last_tick), tick;
 
 	do
 		tick = now > before ? now : before + 1;
-	while (!atomic_compare_exchange_weak(&last, &before, tick));
+	while (!atomic_compare_exchange_weak(&last_tick, &before, tick));
 	return tick;
 }
 
@@ -162,5 +163,6 @@ void rand_uuid7(char out[37])
 void rand_use_seed(uint64_t seed)
 {
 	atomic_store(&seeded_state, seed);
+	atomic_store(&last_tick, 0); /* the simulation's clock begins again too */
 	atomic_store(&seeded, true);
 }
