@@ -4,7 +4,7 @@
 A test is a function with the mark @test; it gets a World: a fresh folder, free ports on 127.0.0.1, and all that it starts. When it ends, however
 it ends, what it started is ended and the folder is removed. Children die with this process even if it is killed.
 """
-import base64, json, os, shutil, signal, socket, subprocess, sys, tempfile, time
+import base64, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -76,9 +76,15 @@ def until(what, condition, seconds, *quit_if):
 
 # --- processes --------------------------------------------------------------
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below the range from which the kernel takes the ports of outgoing connections, so that none of them takes it in between."""
+    while True:
+        port = random.randrange(12000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def tree(folder):
