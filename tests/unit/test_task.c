@@ -8,7 +8,10 @@
 #include "base/loop.h"
 #include "base/task.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static struct loop *loop;
 static char trace[256];
@@ -479,4 +482,45 @@ TEST(loop_free_ends_tasks_that_never_ran_or_wait)
 	task_spawn(loop, "new", forever, &ended);
 	loop_free(loop);
 	CHECK_NUM(ended, 2);
+}
+
+/* --- the guard
+ * ---------------------------------------------------------------------------------------------------------- */
+
+static volatile int depth;
+
+static __attribute__((noinline)) int too_deep(int n)
+{
+	volatile char frame[1024];
+
+	frame[0] = (char)n;
+	depth = n;
+	return n > 100000 ? frame[0] : too_deep(n + 1) + frame[0];
+}
+
+static void overflow(void *arg)
+{
+	(void)arg;
+	too_deep(0);
+}
+
+TEST(a_stack_that_overflows_ends_the_process)
+{
+	int status;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		if (freopen("/dev/null", "w", stderr) == NULL)
+			_exit(0);
+		begin();
+		signal(SIGSEGV, SIG_DFL); /* cmocka's would go on */
+		signal(SIGBUS, SIG_DFL);
+		task_spawn(loop, "deep", overflow, NULL);
+		loop_turn(loop);
+		_exit(0);
+	}
+	CHECK_NUM(waitpid(pid, &status, 0), pid);
+	CHECK(!(WIFEXITED(status) && WEXITSTATUS(status) == 0));
 }
