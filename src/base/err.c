@@ -24,14 +24,14 @@ static void cut_clean(char *text, size_t len)
 	}
 }
 
-enum code err_set(struct err *err, enum code code, const char *fmt, ...)
+void err_set_text(struct err *err, enum code code, const char *fmt, ...)
 {
 	char text[ERR_TEXT_MAX]; /* an argument may be err->text itself */
 	va_list args;
 	int len;
 
 	if (err == NULL)
-		return code;
+		return;
 	va_start(args, fmt);
 	len = vsnprintf(text, sizeof text, fmt, args);
 	va_end(args);
@@ -43,10 +43,9 @@ enum code err_set(struct err *err, enum code code, const char *fmt, ...)
 	err->reason = 0;
 	err->msg_len = 0;
 	memcpy(err->text, text, strlen(text) + 1);
-	return code;
 }
 
-enum code err_wrap(struct err *err, enum code code, const char *fmt, ...)
+void err_wrap_text(struct err *err, enum code code, const char *fmt, ...)
 {
 	char prefix[ERR_TEXT_MAX];
 	size_t before, inner;
@@ -54,7 +53,7 @@ enum code err_wrap(struct err *err, enum code code, const char *fmt, ...)
 	int len;
 
 	if (err == NULL)
-		return code;
+		return;
 	va_start(args, fmt);
 	len = vsnprintf(prefix, sizeof prefix - 2, fmt, args);
 	va_end(args);
@@ -73,7 +72,6 @@ enum code err_wrap(struct err *err, enum code code, const char *fmt, ...)
 	err->text[before + inner] = '\0';
 	if (before + inner == ERR_TEXT_MAX - 1)
 		cut_clean(err->text, before + inner);
-	return code;
 }
 
 const char *code_name(int code)
@@ -106,12 +104,13 @@ static const char *errno_words(int number, char *space, size_t size)
 	return space;
 }
 
-enum code err_errno(struct err *err, enum code code, int number, const char *what, const char *path)
+void err_errno_text(struct err *err, enum code code, int number, const char *what, const char *path)
 {
 	char space[128];
 	const char *words = errno_words(number, space, sizeof space);
 
 	if (path == NULL)
-		return err_set(err, code, "%s: %s", what, words);
-	return err_set(err, code, "%s %s: %s", what, path, words);
+		err_set(err, code, "%s: %s", what, words);
+	else
+		err_set(err, code, "%s %s: %s", what, path, words);
 }

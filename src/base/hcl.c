@@ -140,7 +140,7 @@ static struct hcl_item **append(struct parser *p, struct hcl_item **tail, struct
 /* Items up to `end`, which stays current. */
 static enum code parse_items(struct parser *p, enum hcl_word end, struct hcl_item **first, struct err *err)
 {
-	struct hcl_item **tail = first, *item;
+	struct hcl_item **tail = first, *item = NULL;
 
 	while (p->token.word != end) {
 		if (p->token.word == WORD_EOF)

@@ -157,9 +157,9 @@ static enum code expired_next(struct store *store, bool *found, const char **cal
 enum code requests_expire(struct store *store, struct err *err)
 {
 	for (int i = 0; i < REQUESTS_EXPIRE_STEP; i++) {
-		const char *caller;
-		struct span id;
-		int64_t item;
+		const char *caller = NULL;
+		struct span id = { 0 };
+		int64_t item = 0;
 		bool found;
 
 		if (store->numbers[N_REQUESTS] == 0)
