@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The node's own directory. The lock is the kernel's (flock): it goes with the process, however that ends; the pid in the file is
- * for the error message alone. The id is written once: temporary name, fsync, rename, fsync of the directory. */
+/* The node's own directory. The lock is the kernel's (flock): it goes with the process, however that ends; the pid in
+ * the file is for the error message alone. The id is written once: temporary name, fsync, rename, fsync of the
+ * directory. */
 #include "raft/node.h"
 
 #include "base/arena.h"
@@ -63,8 +64,9 @@ static enum code take_lock(struct node *node, const char *path, const char *data
 		n = read(node->lock_fd, pid, sizeof pid - 1);
 		pid[n > 0 ? n : 0] = '\0';
 		return err_set(err, CODE_FAILED_PRECONDITION,
-			       "data directory \"%s\" is in use by another server (process %s): stop it, or set another data_dir", data_dir,
-			       pid[0] == '\0' ? "unknown" : pid);
+			       "data directory \"%s\" is in use by another server (process %s): stop it, or set "
+			       "another data_dir",
+			       data_dir, pid[0] == '\0' ? "unknown" : pid);
 	}
 	snprintf(pid, sizeof pid, "%ld", (long)getpid());
 	if (ftruncate(node->lock_fd, 0) != 0 || pwrite(node->lock_fd, pid, strlen(pid), 0) < 0)
@@ -117,7 +119,8 @@ static enum code read_id(struct node *node, const char *dir, const char *path, s
 	n = read(fd, node->id, sizeof node->id);
 	close(fd);
 	if (n != ID_LEN || strspn(node->id, "0123456789abcdef-") < ID_LEN)
-		return err_set(err, CODE_DATA_LOSS, "\"%s\" does not hold a node id of %d characters: restore the data directory", path,
+		return err_set(err, CODE_DATA_LOSS,
+			       "\"%s\" does not hold a node id of %d characters: restore the data directory", path,
 			       ID_LEN);
 	node->id[ID_LEN] = '\0';
 	return CODE_OK;

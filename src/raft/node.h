@@ -5,7 +5,8 @@
 #include "base/err.h"
 #include "base/own.h"
 
-/* What a node is apart from the replicated state: the directory `data_dir/node`, its lock, its id (contract cluster.md section 1). */
+/* What a node is apart from the replicated state: the directory `data_dir/node`, its lock, its id (contract cluster.md
+ * section 1). */
 struct node;
 
 /* Makes data_dir (0755 less the umask) and node/ (0700) where they are missing, takes the lock, makes or reads the id.

@@ -9,32 +9,43 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The replicated state machine of this node, and the seam under the API: every change is a command that `propose` carries out.
- * A thread of its own owns the store. What waits when it comes round is one batch: one log entry, one transaction, one fsync. */
+/* The replicated state machine of this node, and the seam under the API: every change is a command that `propose`
+ * carries out. A thread of its own owns the store. What waits when it comes round is one batch: one log entry, one
+ * transaction, one fsync. */
 struct replica;
 
 struct replica_options {
 	const char *state_path;
 	const char *trust_domain;
+	const char *data_dir; /* locked against a second process until replica_stop; NULL: no lock */
 };
 
 enum code replica_start(const struct replica_options *options, struct replica **out, struct err *err);
-/* Carries out what was proposed, then ends. Later proposals answer UNAVAILABLE. */
+/* Carries out what was proposed, then ends. Later proposals answer UNAVAILABLE. Before the loops that wait are freed;
+ * readers of the file may be closed before or after. NULL is fine. */
 void replica_stop(struct replica *replica);
 
-/* From a task on any loop. Waits for the outcome until `deadline_ms` (clock_mono_ms); after it the command may still take effect:
- * UNAVAILABLE "outcome unknown: ..." (V7). A refusal is OK here: look at (*out)->code. The outcome lives in the arena. */
-enum code propose(struct replica *replica, const Pb__Command *command, int64_t deadline_ms, struct arena *arena, Pb__Outcome **out,
-		  struct err *err);
+/* From a task on any loop, or from a thread without one (which then blocks). Waits for the outcome until `deadline_ms`
+ * (clock_mono_ms; INT64_MAX: none); after it the command may still take effect: UNAVAILABLE "outcome unknown: ..."
+ * (V7), CANCELLED with the same text when the task was cancelled. A command that had not had its turn yet is withdrawn:
+ * then the text says that nothing was changed. A refusal is OK here: look at (*out)->code. A command above
+ * LIMIT_COMMAND is refused so (RESOURCE_EXHAUSTED). The outcome lives in the arena. What the outcome tells is visible
+ * to every view that is opened afterwards. `format` is filled in if it is 0. */
+enum code propose(struct replica *replica, const Pb__Command *command, int64_t deadline_ms, struct arena *arena,
+		  Pb__Outcome **out, struct err *err);
 /* Each item is its own command; they travel together and share log entries. */
-enum code propose_all(struct replica *replica, Pb__Command *const *commands, size_t n, int64_t deadline_ms, struct arena *arena,
-		      Pb__Outcome **outs, struct err *err);
+enum code propose_all(struct replica *replica, Pb__Command *const *commands, size_t n, int64_t deadline_ms,
+		      struct arena *arena, Pb__Outcome **outs, struct err *err);
 /* The same from a thread without a loop: start-up, tests. */
-enum code propose_blocking(struct replica *replica, const Pb__Command *command, struct arena *arena, Pb__Outcome **out, struct err *err);
+enum code propose_blocking(struct replica *replica, const Pb__Command *command, struct arena *arena, Pb__Outcome **out,
+			   struct err *err);
 
 struct replica_status {
 	uint64_t applied;
+	int64_t stamp_ms; /* of the last batch */
 	uint8_t digest[32];
+	uint64_t batches, commands; /* since the start */
+	uint32_t wal_frames;
 };
 void replica_status(struct replica *replica, struct replica_status *out); /* thread-safe */
 

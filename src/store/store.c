@@ -15,7 +15,6 @@
 enum {
 	STATE_FORMAT = 1,                  /* user_version of the file */
 	STATE_APPLICATION_ID = 0x53504654, /* "SPFT": ours, whatever the name of the product */
-	COMMAND_FORMAT = 1,
 };
 
 void store_token_hash(const char *token, uint8_t out[32])

@@ -32,6 +32,7 @@ enum code store_apply(struct store *store, uint64_t index, int64_t stamp_ms, str
 
 /* UNIMPLEMENTED for a command of a format or kind that this version does not know. Such a one in a batch of store_apply
  * is fatal (V12): whoever takes commands in checks them first. */
+enum { COMMAND_FORMAT = 1 };
 enum code command_check(const Pb__Command *command, struct err *err);
 
 uint64_t store_applied(const struct store *store);

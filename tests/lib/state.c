@@ -56,7 +56,8 @@ Pb__Outcome *state_apply(struct state *state, Pb__Command *command)
 	command->format = 1;
 	view_close(state->view);
 	state->view = NULL;
-	must(state, store_apply(state->store, store_applied(state->store) + 1, state->now_ms, &item, 1, state->arena, &state->err));
+	must(state, store_apply(state->store, store_applied(state->store) + 1, state->now_ms, &item, 1, state->arena,
+				&state->err));
 	return item.outcome;
 }
 

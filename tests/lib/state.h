@@ -30,8 +30,10 @@ Pb__Outcome *state_create(struct state *state, Pb__Entry *entry);
 /* A view that sees the last batch; open until the next state_apply. */
 struct view *state_view(struct state *state);
 
-/* An entry in the arena: "spiffe://example.org<path>" under "spiffe://example.org<parent>", selectors "type:value" separated by blanks. */
-Pb__Entry *state_entry(struct state *state, const char *id, const char *parent, const char *path, const char *selectors);
+/* An entry in the arena: "spiffe://example.org<path>" under "spiffe://example.org<parent>", selectors "type:value"
+ * separated by blanks. */
+Pb__Entry *state_entry(struct state *state, const char *id, const char *parent, const char *path,
+		       const char *selectors);
 Pb__Selector **state_selectors(struct state *state, const char *text, size_t *n);
 
 /* The kept digest is the one of the file's rows. */

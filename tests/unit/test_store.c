@@ -11,7 +11,7 @@ static Pb__Outcome *update(struct state *s, Pb__Entry *entry, Pb__EntryMask *mas
 	return state_do(s, PB__COMMAND__KIND_ENTRY_UPDATE, &message);
 }
 
-static Pb__Outcome *delete(struct state *s, const char *id)
+static Pb__Outcome *delete (struct state *s, const char *id)
 {
 	Pb__EntryDelete message = PB__ENTRY_DELETE__INIT;
 
@@ -45,8 +45,8 @@ TEST(entry_comes_and_goes)
 	CHECK_STR(out->message, "datastore-sql: UNIQUE constraint failed: registered_entries.entry_id");
 	state_check_digest(&s);
 	state_reopen(&s);
-	CHECK_NUM(delete(&s, "a")->code, CODE_OK);
-	CHECK_NUM(delete(&s, "a")->code, CODE_NOT_FOUND);
+	CHECK_NUM(delete (&s, "a")->code, CODE_OK);
+	CHECK_NUM(delete (&s, "a")->code, CODE_NOT_FOUND);
 	state_check_digest(&s);
 	CHECK_CODE(view_entry(state_view(&s), "a", s.arena, &entry, &err), CODE_NOT_FOUND);
 	CHECK_STR(err.text, "entry not found");
