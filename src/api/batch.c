@@ -62,6 +62,20 @@ void batch_refused(struct call *call, struct batch_item *item, const char *msg, 
 	call->fields = NULL;
 }
 
+enum code call_failed(struct call *call, enum code rc, const char *msg)
+{
+	switch (rc) {
+	case CODE_UNAVAILABLE:
+	case CODE_DEADLINE_EXCEEDED:
+	case CODE_CANCELLED:
+	case CODE_RESOURCE_EXHAUSTED:
+	case CODE_PERMISSION_DENIED: /* the right to do it was taken meanwhile */
+		return err_wrap(call->err, rc, "%s", msg);
+	default:
+		return err_wrap(call->err, CODE_INTERNAL, "%s", msg);
+	}
+}
+
 Pb__Status *batch_status(struct call *call, const struct batch_item *item)
 {
 	Pb__Status *status = pb_new(&pb__status__descriptor, call->arena);

@@ -27,6 +27,10 @@ enum code batch_run(struct call *call, struct batch_item *items, size_t n);
 /* If the state refused the item: as a failure with `msg`, `not_found` instead of it for NOT_FOUND. */
 void batch_refused(struct call *call, struct batch_item *item, const char *msg, const char *not_found);
 
+/* A single command that did not come through, its text in call->err: with `msg` before it. INTERNAL, as SPIRE's
+ * handlers say, but what says that trying again helps stays what it is (UNAVAILABLE and its like). */
+enum code call_failed(struct call *call, enum code rc, const char *msg);
+
 Pb__Status *batch_status(struct call *call, const struct batch_item *item);
 void batch_audit(struct call *call, const struct batch_item *item, const struct log_pair *pairs);
 
