@@ -37,7 +37,6 @@ struct batch {
 };
 
 struct replica {
-	struct dir_lock *dir_lock;
 	struct store *store; /* the apply thread's */
 	struct checkpointer *checkpointer;
 	struct batch batch;
@@ -327,8 +326,6 @@ static void sync_init(struct replica *replica)
 
 static enum code open_all(struct replica *replica, const struct replica_options *options, struct err *err)
 {
-	if (options->data_dir != NULL)
-		TRY(dir_lock_take(options->data_dir, &replica->dir_lock, err));
 	TRY(store_open(options->state_path, options->trust_domain, &replica->store, err));
 	return checkpointer_open(options->state_path, &replica->checkpointer, err);
 }
@@ -337,7 +334,6 @@ static void replica_free(struct replica *replica)
 {
 	checkpointer_close(replica->checkpointer);
 	store_close(replica->store);
-	dir_lock_release(replica->dir_lock);
 	pthread_mutex_destroy(&replica->lock);
 	pthread_cond_destroy(&replica->work);
 	pthread_cond_destroy(&replica->news);

@@ -14,10 +14,10 @@
  * transaction, one fsync. */
 struct replica;
 
+/* The data directory's lock (raft/node.h) is held by the caller: two writers of one file would be worse than none. */
 struct replica_options {
 	const char *state_path;
 	const char *trust_domain;
-	const char *data_dir; /* locked against a second process until replica_stop; NULL: no lock */
 };
 
 enum code replica_start(const struct replica_options *options, struct replica **out, struct err *err);

@@ -56,13 +56,6 @@ enum code checkpointer_open(const char *path, struct checkpointer **out, struct 
 enum code checkpointer_run(struct checkpointer *checkpointer, bool exclusive, uint32_t *left, struct err *err);
 void checkpointer_close(struct checkpointer *checkpointer);
 
-/* The data directory belongs to one process: takes `<dir>/node/lock` (makes dir and node/ with mode 0700 where they are
- * missing) until it is released or the process ends. FAILED_PRECONDITION names the directory and the process that has
- * it. */
-struct dir_lock;
-enum code dir_lock_take(const char *dir, struct dir_lock **out, struct err *err);
-void dir_lock_release(struct dir_lock *lock);
-
 /* SHA-256 of a join token: what the state keeps of it. */
 void store_token_hash(const char *token, uint8_t out[32]);
 
