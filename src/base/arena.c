@@ -6,6 +6,8 @@
  * piece. */
 #include "base/arena.h"
 
+#include "base/sanitize.h"
+
 #include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -13,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 #include <sanitizer/asan_interface.h>
 #define POISON(at, size) ASAN_POISON_MEMORY_REGION((at), (size))
 #define UNPOISON(at, size) ASAN_UNPOISON_MEMORY_REGION((at), (size))

@@ -149,11 +149,17 @@ static const char *shown_key(const char *key)
 	return key;
 }
 
+struct field {
+	const char *key;
+	const struct log_pair *pair;
+};
+
 static int by_key(const void *a, const void *b)
 {
-	const struct log_pair *x = a, *y = b;
+	const struct field *x = a, *y = b;
+	int order = strcmp(x->key, y->key);
 
-	return strcmp(x->key, y->key);
+	return order != 0 ? order : (x->pair > y->pair) - (x->pair < y->pair);
 }
 
 static bool has_value(const struct log_pair *pair)
@@ -161,18 +167,14 @@ static bool has_value(const struct log_pair *pair)
 	return pair->text != NULL || (pair->kind != LOG_KIND_TEXT && pair->kind != LOG_KIND_LIST);
 }
 
-/* Copies what is to be shown, sorted by key; of two with one key the later (qsort of this C library is a merge sort).
- */
-static size_t sort_pairs(const struct log_pair *pairs, struct log_pair *out)
+/* What is to be shown, sorted by key; of two with one key the later. */
+static size_t sort_pairs(const struct log_pair *pairs, struct field *out)
 {
 	size_t n = 0, kept = 0;
 
-	for (; pairs->kind != LOG_KIND_END; pairs++) {
-		if (!has_value(pairs))
-			continue;
-		out[n] = *pairs;
-		out[n++].key = shown_key(pairs->key);
-	}
+	for (; pairs->kind != LOG_KIND_END; pairs++)
+		if (has_value(pairs))
+			out[n++] = (struct field){ shown_key(pairs->key), pairs };
 	qsort(out, n, sizeof *out, by_key);
 	for (size_t i = 0; i < n; i++)
 		if (i + 1 == n || strcmp(out[i].key, out[i + 1].key) != 0)
@@ -180,7 +182,7 @@ static size_t sort_pairs(const struct log_pair *pairs, struct log_pair *out)
 	return kept;
 }
 
-static void put_text_line(struct buf *b, const struct log_pair *own, const struct log_pair *pairs, size_t n, bool nanos)
+static void put_text_line(struct buf *b, const struct log_pair *own, const struct field *fields, size_t n, bool nanos)
 {
 	int64_t now = clock_wall_ns();
 
@@ -190,23 +192,23 @@ static void put_text_line(struct buf *b, const struct log_pair *own, const struc
 	put_text(b, own[1].text);
 	for (size_t i = 0; i < n; i++) {
 		buf_put(b, ' ');
-		buf_puts(b, pairs[i].key);
+		buf_puts(b, fields[i].key);
 		buf_put(b, '=');
-		put_value(b, &pairs[i], false);
+		put_value(b, fields[i].pair, false);
 	}
 	buf_put(b, '\n');
 }
 
-static void put_json_pair(struct buf *b, const struct log_pair *pair)
+static void put_json_field(struct buf *b, const char *key, const struct log_pair *pair)
 {
 	buf_put(b, b->len == 0 ? '{' : ',');
-	json_put_string(b, pair->key);
+	json_put_string(b, key);
 	buf_put(b, ':');
 	put_value(b, pair, true);
 }
 
 /* All keys are sorted, the line's own three among the others. */
-static void put_json_line(struct buf *b, const struct log_pair *own, const struct log_pair *pairs, size_t n)
+static void put_json_line(struct buf *b, const struct log_pair *own, const struct field *fields, size_t n)
 {
 	int64_t now = clock_wall_ns();
 	OWN_BUF time = { 0 };
@@ -216,10 +218,13 @@ static void put_json_line(struct buf *b, const struct log_pair *own, const struc
 	put_rfc3339(&time, now / 1000000000, (int)(now % 1000000000));
 	own_now[2].text = buf_text(&time);
 	while (o < 3 || i < n) {
-		if (i == n || (o < 3 && strcmp(own_now[o].key, pairs[i].key) < 0))
-			put_json_pair(b, &own_now[o++]);
-		else
-			put_json_pair(b, &pairs[i++]);
+		if (i == n || (o < 3 && strcmp(own_now[o].key, fields[i].key) < 0)) {
+			put_json_field(b, own_now[o].key, &own_now[o]);
+			o++;
+		} else {
+			put_json_field(b, fields[i].key, fields[i].pair);
+			i++;
+		}
 	}
 	buf_puts(b, "}\n");
 }
@@ -252,7 +257,7 @@ static void write_line(const struct buf *line)
 void log_write(enum log_level level, const char *msg, const struct log_pair *pairs)
 {
 	const struct log_pair own[2] = { KV("level", level_names[level]), KV("msg", msg) };
-	struct log_pair few[PAIRS_ON_STACK], *sorted = few;
+	struct field few[PAIRS_ON_STACK], *sorted = few;
 	int form = form_now;
 	OWN_BUF line = { 0 };
 	size_t n = 0;

@@ -3,17 +3,19 @@
  * the room that the caller asked for, then the stack grows down from there. */
 #include "base/stack.h"
 
+#include "base/sanitize.h"
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 enum { STACK_SIZE = 512 << 10 }; /* its frames are several times as large */
-#elif defined __SANITIZE_THREAD__
+#elif defined WITH_TSAN
 #include <sanitizer/tsan_interface.h>
 enum { STACK_SIZE = 256 << 10 };
 #else
@@ -159,9 +161,9 @@ static void leave(struct stack *from, struct stack *to, bool ends)
 {
 	left = from;
 	here = to;
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 	__sanitizer_start_switch_fiber(ends ? NULL : &from->fake, to->low, to->size);
-#elif defined __SANITIZE_THREAD__
+#elif defined WITH_TSAN
 	(void)ends;
 	__tsan_switch_to_fiber(to->fiber, 0);
 #else
@@ -172,7 +174,7 @@ static void leave(struct stack *from, struct stack *to, bool ends)
 /* The first thing on the other side. ASan tells where the thread's own stack lies. */
 static void arrive(void)
 {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 	__sanitizer_finish_switch_fiber(here->fake, &left->low, &left->size);
 #endif
 }
@@ -219,7 +221,7 @@ void stack_prepare(struct stack *stack, void (*run)(void))
 	stack->run = run;
 	stack->fake = NULL;
 	set_first(stack, (uintptr_t)stack->low + stack->size, begin);
-#ifdef __SANITIZE_THREAD__
+#ifdef WITH_TSAN
 	stack->fiber = __tsan_create_fiber(0);
 #endif
 }
@@ -232,7 +234,7 @@ void stack_free(struct stack *stack)
 
 void stack_home(struct stack *home)
 {
-#ifdef __SANITIZE_THREAD__
+#ifdef WITH_TSAN
 	home->fiber = __tsan_get_current_fiber();
 #else
 	(void)home;
@@ -253,9 +255,9 @@ void stack_switch(struct stack *from, struct stack *to, bool ends)
 
 void stack_ended(struct stack *stack)
 {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 	ASAN_UNPOISON_MEMORY_REGION(stack->low, stack->size);
-#elif defined __SANITIZE_THREAD__
+#elif defined WITH_TSAN
 	__tsan_destroy_fiber(stack->fiber);
 #else
 	(void)stack;

@@ -4,6 +4,7 @@
 
 #include "base/arena.h"
 #include "base/rand.h"
+#include "base/sanitize.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -11,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 #include <sanitizer/asan_interface.h>
 #endif
 
@@ -88,7 +89,7 @@ TEST(copies_and_texts)
 	CHECK_STR(arena_printf(arena, "%d-%s", 7, "x"), "7-x");
 }
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef WITH_ASAN
 TEST(what_is_not_handed_out_is_poisoned)
 {
 	struct arena *arena = arena_new();

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/loop.h"
+#include "base/sanitize.h"
 #include "base/task.h"
 
 #include <signal.h>
@@ -326,7 +327,7 @@ TEST(thousands_wait_and_each_ends_by_its_own_cause)
 	clock_use(NULL);
 }
 
-#ifndef __SANITIZE_THREAD__ /* has no memory for so many */
+#ifndef WITH_TSAN /* has no memory for so many */
 static void do_nothing(void *arg)
 {
 	(void)arg;
@@ -342,7 +343,7 @@ TEST(spawning_ends_at_the_limit_and_begins_again_below_it)
 	while (n < 2 * LIMIT_TASKS && task_spawn(loop, "one", do_nothing, NULL) != NULL)
 		n++;
 	CHECK(n <= LIMIT_TASKS);
-#ifndef __SANITIZE_ADDRESS__ /* whose stacks are larger: the machine may give fewer */
+#ifndef WITH_ASAN /* whose stacks are larger: the machine may give fewer */
 	CHECK_NUM(n, LIMIT_TASKS);
 #endif
 	loop_turn(loop);
