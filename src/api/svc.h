@@ -12,12 +12,12 @@ unary_handler agent_count, agent_list, agent_get, agent_delete, agent_ban, agent
 stream_handler agent_attest;
 
 /* svc_bundle.c */
-unary_handler bundle_count, bundle_get, bundle_append, bundle_publish_jwt;
+unary_handler bundle_count, bundle_get_own, bundle_append, bundle_publish_jwt;
 unary_handler bundle_list_federated, bundle_get_federated, bundle_create_federated, bundle_update_federated, bundle_set_federated,
 	bundle_delete_federated;
 
 /* svc_entry.c */
-unary_handler entry_count, entry_list, entry_get, entry_create, entry_update, entry_delete, entry_get_authorized;
+unary_handler entry_count, entry_list, entry_get, entry_batch_create, entry_batch_update, entry_batch_delete, entry_get_authorized;
 stream_handler entry_sync_authorized;
 
 /* svc_svid.c */

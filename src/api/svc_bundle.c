@@ -51,7 +51,7 @@ static enum code reply_bundle(struct call *call, const char *td, const Pb__Bundl
 	return CODE_OK;
 }
 
-enum code bundle_get(struct call *call, const void *request, void *reply __attribute__((unused)))
+enum code bundle_get_own(struct call *call, const void *request, void *reply __attribute__((unused)))
 {
 	const Pb__GetBundleRequest *req = request;
 

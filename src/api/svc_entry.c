@@ -264,7 +264,7 @@ static Pb__Entry *create_finish(struct call *call, struct batch_item *item, uint
 	return NULL;
 }
 
-enum code entry_create(struct call *call, const void *request, void *reply)
+enum code entry_batch_create(struct call *call, const void *request, void *reply)
 {
 	const Pb__BatchCreateEntryRequest *req = request;
 	Pb__BatchCreateEntryResponse *out = reply;
@@ -311,7 +311,7 @@ static void update_prepare(struct call *call, const Pb__Entry *from, Pb__EntryMa
 	item->command->entry_update = update;
 }
 
-enum code entry_update(struct call *call, const void *request, void *reply)
+enum code entry_batch_update(struct call *call, const void *request, void *reply)
 {
 	const Pb__BatchUpdateEntryRequest *req = request;
 	Pb__BatchUpdateEntryResponse *out = reply;
@@ -356,7 +356,7 @@ static void delete_prepare(struct call *call, const char *id, struct batch_item 
 	item->command->entry_delete = delete;
 }
 
-enum code entry_delete(struct call *call, const void *request, void *reply)
+enum code entry_batch_delete(struct call *call, const void *request, void *reply)
 {
 	const Pb__BatchDeleteEntryRequest *req = request;
 	Pb__BatchDeleteEntryResponse *out = reply;

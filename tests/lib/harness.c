@@ -26,7 +26,8 @@ struct harness_call {
 	const void *request;
 	enum code (*run)(struct call *call, void *ctx); /* or, NULL: the route's handler */
 	void *ctx;
-	void *reply;
+	struct buf sent, answer;
+	void *reply;           /* decoded from `answer` */
 	void *const *requests; /* a stream's */
 	size_t n_requests, at_request;
 	struct harness_replies replies;
@@ -99,33 +100,20 @@ enum code __wrap_call_send_raw(struct call *call, const struct buf *message)
 static enum code run_route(struct harness_call *h)
 {
 	struct call *call = &h->call;
-	const struct route *route = call->route;
-	void *request, *reply;
-	OWN_BUF bytes = { 0 }, raw = { 0 };
+	bool is_stream = call->route->stream != NULL;
 	enum code rc;
 
-	call->reply = &raw;
-	TRY(authorize(call));
-	if (route->stream != NULL) {
-		streaming = h;
-		rc = route->stream(call);
-		streaming = NULL;
+	if (!is_stream) { /* over the wire's form, as a client's message comes */
+		pb_encode(h->request, &h->sent);
+		call->request = (struct span){ h->sent.data, h->sent.len };
+	}
+	streaming = is_stream ? h : NULL;
+	rc = call_serve(call);
+	streaming = NULL;
+	if (rc != CODE_OK || is_stream)
 		return rc;
-	}
-	if (route->unary == NULL)
-		return err_set(call->err, CODE_UNIMPLEMENTED, "not built");
-	pb_encode(h->request, &bytes); /* over the wire's form, as a client's message comes */
-	TRY(pb_decode(route->request, (struct span){ bytes.data, bytes.len }, call->arena, &request, call->err));
-	reply = pb_new(route->reply, call->arena);
-	TRY(route->unary(call, request, reply));
-	if (call->raw != NULL) {
-		h->reply = NULL;
-		return pb_decode(route->reply, (struct span){ call->raw->data, call->raw->len }, call->arena, &h->reply,
-				 call->err);
-	}
-	buf_done(&bytes);
-	pb_encode(reply, &bytes); /* must be encodable */
-	return pb_decode(route->reply, (struct span){ bytes.data, bytes.len }, call->arena, &h->reply, call->err);
+	return pb_decode(call->route->reply, (struct span){ h->answer.data, h->answer.len }, call->arena, &h->reply,
+			 call->err);
 }
 
 static void task_main(void *arg)
@@ -161,6 +149,7 @@ static struct harness_call *new_call(struct harness *h, struct caller who)
 		.caller = &made->caller,
 		.request_id = "",
 		.deadline_ms = clock_mono_ms() + 60000,
+		.reply = &made->answer,
 	};
 	pthread_mutex_init(&made->lock, NULL);
 	pthread_cond_init(&made->cond, NULL);
@@ -328,6 +317,8 @@ void harness_close(struct harness *h)
 
 		arena_free(call->call.arena);
 		free(call->replies.items);
+		buf_done(&call->sent);
+		buf_done(&call->answer);
 		pthread_cond_destroy(&call->cond);
 		pthread_mutex_destroy(&call->lock);
 		free(call);
