@@ -33,7 +33,7 @@ static struct finding *found(struct decoder *d, enum finding_kind kind, const ch
 	return finding;
 }
 
-void refuse(struct decoder *d, const char *key, const char *remark, struct hcl_pos pos)
+void config_refuse_key(struct decoder *d, const char *key, const char *remark, struct hcl_pos pos)
 {
 	found(d, FINDING_REFUSED, key, pos)->remark = remark;
 }

@@ -118,9 +118,9 @@ static void judge(struct check *c, const struct config_plugin *plugin, struct hc
 	if (!plugin->enabled || strcmp(plugin->type, "DataStore") == 0)
 		return;
 	if (plugin->external && is_known_type(plugin->type))
-		refuse(&c->decoder, key, "external plugins are not started; remove the block", pos);
+		config_refuse_key(&c->decoder, key, "external plugins are not started; remove the block", pos);
 	else if (found != NULL && found->standing == REFUSED)
-		refuse(&c->decoder, key, found->remark, pos);
+		config_refuse_key(&c->decoder, key, found->remark, pos);
 	else if (found != NULL && found->standing == IGNORED)
 		ignore(&c->decoder, key, found->remark, pos);
 }

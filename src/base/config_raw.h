@@ -268,7 +268,7 @@ enum code decode_items(struct decoder *d, const struct section *section, const c
 		       void *target, struct err *err);
 
 /* A key that is refused, for what no table knows: `key` has its place in the file in it. */
-void refuse(struct decoder *d, const char *key, const char *remark, struct hcl_pos pos);
+void config_refuse_key(struct decoder *d, const char *key, const char *remark, struct hcl_pos pos);
 void ignore(struct decoder *d, const char *key, const char *remark, struct hcl_pos pos);
 
 /* Gives what is unset its initial value. */
