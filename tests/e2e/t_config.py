@@ -176,3 +176,19 @@ def other_trust_domain(w):
     has("what it says", out + err, "example.org", "other.org")
     w.write("server.conf", good)
     s.start().serves()
+
+
+@test("config-sample")
+def sample(w):
+    """deploy/server.conf is a configuration, and one that starts."""
+    status, out, err = run([SERVER, "validate", "-config", ROOT + "/deploy/server.conf"])
+    same("validate", (status, out + err), (0, "SPIRE server configuration file is valid.\n"))
+    text = open(ROOT + "/deploy/server.conf").read()
+    s = w.server("sample")
+    ports = {'"8081"': '"%d"' % s.port, '"8080"': '"%d"' % free_port(), "port = 9988": "port = %d" % free_port(), '"0.0.0.0"': '"127.0.0.1"',
+             "/run/trefoil/": w.dir + "/", "/var/lib/trefoil": s.data}
+    for old, new in ports.items():
+        check(old in text, "the sample has " + old)
+        text = text.replace(old, new)
+    w.write("sample.conf", text)
+    s.start().serves()

@@ -215,3 +215,26 @@ def agent_evicted(w):
     b.wait_log("Agent needs to re-attest", 40)
     b.exit_code(40)
     same("agents", s.call("Agent.CountAgents"), {})
+
+
+@test("entries-moved", cli=True)
+def entries_moved(w):
+    """The way from a SPIRE server to ours that the README names: entry show, deploy/entries.jq, entry create -data."""
+    if run(["jq", "--version"])[0] != 0:
+        raise Skip("no jq")
+    old = w.server("old", binary=STOCK_SERVER).start()
+    create_entry(old, "one", "spiffe://example.org/node", "unix:uid:1", "k8s:ns:x", more=["-dns", "one.example.org", "-hint", "h", "-x509SVIDTTL", "300"])
+    create_entry(old, "two", "spiffe://example.org/node", "a:b", more=["-admin", "-downstream", "-jwtSVIDTTL", "60", "-entryExpiry", "4102444800"])
+    before = old.stock_cli("entry", "show", "-output", "json")
+    old.stop()
+    status, out, err = run(["jq", "-f", ROOT + "/deploy/entries.jq"], stdin=before)
+    same("jq", (status, err), (0, ""))
+    new = w.server("new", data=w.dir + "/new-data").start()
+    new.cli("entry", "create", "-data", w.write("entries.json", out))
+    after = new.stock_cli("entry", "show", "-output", "json")
+
+    def content(text):
+        for e in (entries := json.loads(text)["entries"]):
+            del e["created_at"]
+        return sorted(entries, key=lambda e: e["id"])
+    same("the entries", content(after), content(before))
