@@ -39,7 +39,7 @@ OBJ     := $(SRC:src/%.c=$(B)/%.o) $(GENC:$(GEN)/%.c=$(B)/gen/%.o)
 LIBTEST := $(patsubst tests/lib/%.c,$(B)/tests/lib/%.o,$(wildcard tests/lib/*.c))
 UNITS   := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 
-.PHONY: all check unit tsan install layers format clean
+.PHONY: all check unit tsan e2e golden suites install layers format clean
 all: $(B)/$(NAME)
 
 $(B)/$(NAME): $(B)/main.o $(OBJ)
@@ -87,6 +87,10 @@ unit: $(if $(UNIT),$(B)/tests/test_$(UNIT),$(UNITS))
 
 check: layers
 	$(Q)$(MAKE) --no-print-directory MODE=asan unit all
+
+# Steps of tests/run against the release binary: real processes, recorded answers, SPIRE's own suites.
+e2e golden suites: all
+	$(Q)tests/run $@
 
 tsan:
 	$(Q)$(MAKE) --no-print-directory MODE=tsan unit
