@@ -32,7 +32,7 @@ else
 $(error MODE is release, asan or tsan, not '$(MODE)')
 endif
 
-PROTOS  := $(wildcard src/api/proto/*.proto src/store/*.proto)
+PROTOS  := $(wildcard src/api/proto/*.proto src/store/*.proto src/raft/*.proto)
 GENC    := $(patsubst %.proto,$(GEN)/%.pb-c.c,$(notdir $(PROTOS)))
 SRC     := $(filter-out src/main.c,$(wildcard src/*/*.c))
 OBJ     := $(SRC:src/%.c=$(B)/%.o) $(GENC:$(GEN)/%.c=$(B)/gen/%.o)
@@ -79,7 +79,7 @@ gen: $(GENC)
 $(GENC) &: $(PROTOS)
 	@echo "  PROTOC"
 	@mkdir -p $(GEN)
-	$(Q)protoc-c --proto_path=src/api/proto --proto_path=src/store --proto_path=/usr/include --c_out=$(GEN) $(PROTOS)
+	$(Q)protoc-c --proto_path=src/api/proto --proto_path=src/store --proto_path=src/raft --proto_path=/usr/include --c_out=$(GEN) $(PROTOS)
 
 # The tests of one mode. UNIT=NAME runs tests/unit/test_NAME.c alone.
 unit: $(if $(UNIT),$(B)/tests/test_$(UNIT),$(UNITS))
