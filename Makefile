@@ -74,6 +74,15 @@ $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libtested.a
 	@echo "  LD $@"
 	$(Q)$(CC) $(LDFLAGS) $(WRAP) -o $@ $< $(B)/libtested.a $(LDLIBS) -lcmocka
 
+# make bench/NAME: tests/bench/NAME.c, which uses what lies below the API.
+bench/%: $(B)/bench/%
+	@:
+$(B)/bench/%: tests/bench/%.c $(filter $(B)/base/% $(B)/store/% $(B)/raft/% $(B)/gen/%,$(OBJ)) | gen
+	@echo "  LD $@"
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.PRECIOUS: $(B)/bench/%
 .PHONY: gen
 gen: $(GENC)
 $(GENC) &: $(PROTOS)

@@ -40,7 +40,7 @@ bool command_kind_known(Pb__Command__KindCase kind)
 	return (size_t)kind < sizeof appliers / sizeof appliers[0] && appliers[kind] != NULL;
 }
 
-enum code refuse(struct apply *a, enum code code, const char *fmt, ...)
+enum code outcome_refuse(struct apply *a, enum code code, const char *fmt, ...)
 {
 	va_list args;
 
@@ -51,10 +51,10 @@ enum code refuse(struct apply *a, enum code code, const char *fmt, ...)
 	return CODE_OK;
 }
 
-enum code refuse_reason(struct apply *a, Pb__PermissionDeniedDetails__Reason reason, const char *text)
+enum code outcome_refuse_reason(struct apply *a, Pb__PermissionDeniedDetails__Reason reason, const char *text)
 {
 	a->out->reason = reason;
-	return refuse(a, CODE_PERMISSION_DENIED, "%s", text);
+	return outcome_refuse(a, CODE_PERMISSION_DENIED, "%s", text);
 }
 
 /* The caller may have lost, since the edge looked, the entry that gave it its right. */
@@ -69,8 +69,8 @@ static enum code check_right(struct apply *a, bool *allowed, struct err *err)
 	*allowed = (a->command->right == PB__COMMAND__RIGHT__ADMIN_ENTRY && admin) ||
 		   (a->command->right == PB__COMMAND__RIGHT__DOWNSTREAM_ENTRY && downstream);
 	if (!*allowed)
-		return refuse(a, CODE_PERMISSION_DENIED, "the entry that gave '%s' this right is gone",
-			      a->command->caller);
+		return outcome_refuse(a, CODE_PERMISSION_DENIED, "the entry that gave '%s' this right is gone",
+				      a->command->caller);
 	return CODE_OK;
 }
 

@@ -72,14 +72,14 @@ static enum code token_take(struct apply *a, ProtobufCBinaryData hash, bool *ok,
 	query_blob(&q, 1, hash.data, hash.len);
 	TRY(query_step(&q, &found, err));
 	if (!found)
-		return refuse(a, CODE_INVALID_ARGUMENT,
-			      "failed to attest: join token does not exist or has already been used");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT,
+				      "failed to attest: join token does not exist or has already been used");
 	expires_at = column_int(&q, 1);
 	query_done(&q);
 	a->out->changed = true;
 	TRY(row_drop(a->store, TABLE_TOKEN, CELLS(BLOB(key)), NULL, err));
 	if (expires_at * 1000 < a->store->now_ms)
-		return refuse(a, CODE_INVALID_ARGUMENT, "join token expired");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "join token expired");
 	*ok = true;
 	return CODE_OK;
 }
@@ -104,19 +104,19 @@ enum code apply_agent_attest(struct apply *a, struct err *err)
 	bool found, ok = true;
 
 	if (in->id[0] == '\0' || in->svid == NULL || in->svid->serial[0] == '\0')
-		return refuse(a, CODE_INVALID_ARGUMENT,
-			      "an attestation needs an agent ID and the serial number of its SVID");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT,
+				      "an attestation needs an agent ID and the serial number of its SVID");
 	TRY(agent_get(a, in->id, &found, &agent, err));
 	if (in->token_hash.len > 0)
 		TRY(token_take(a, in->token_hash, &ok, err));
 	if (!ok)
 		return CODE_OK;
 	if (found && in->must_be_new)
-		return refuse(a, CODE_PERMISSION_DENIED,
-			      "nodeattestor(%s): attestation data has already been used to attest an agent",
-			      in->attestation_type);
+		return outcome_refuse(a, CODE_PERMISSION_DENIED,
+				      "nodeattestor(%s): attestation data has already been used to attest an agent",
+				      in->attestation_type);
 	if (found && is_banned(&agent))
-		return refuse(a, CODE_PERMISSION_DENIED, "failed to attest: agent is banned");
+		return outcome_refuse(a, CODE_PERMISSION_DENIED, "failed to attest: agent is banned");
 	if (!found)
 		agent = (struct agent_row){
 			.id = in->id, .type = in->attestation_type, .version = "", .seq = ++a->store->numbers[SEQ_AGENT]
@@ -149,18 +149,19 @@ enum code apply_agent_renew(struct apply *a, struct err *err)
 
 	TRY(agent_get(a, in->id, &found, &agent, err));
 	if (!found)
-		return refuse(a, CODE_NOT_FOUND, "agent not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "agent not found");
 	if (is_banned(&agent))
-		return refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_BANNED, "agent is banned");
+		return outcome_refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_BANNED, "agent is banned");
 	if (agent.can_reattest)
-		return refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_MUST_REATTEST,
-				     "agent must reattest instead of renew");
+		return outcome_refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_MUST_REATTEST,
+					     "agent must reattest instead of renew");
 	if (in->svid == NULL || in->svid->serial[0] == '\0')
-		return refuse(a, CODE_INVALID_ARGUMENT, "a renewal needs the serial number of the new SVID");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "a renewal needs the serial number of the new SVID");
 	if (agent.new_serial[0] != '\0' && strcmp(in->presented, agent.new_serial) == 0)
 		activate(&agent);
 	else if (strcmp(in->presented, agent.serial) != 0)
-		return refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_NOT_ACTIVE, "agent is not active");
+		return outcome_refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_NOT_ACTIVE,
+					     "agent is not active");
 	agent.new_serial = in->svid->serial;
 	agent.new_not_before = in->svid->not_before;
 	agent.new_not_after = in->svid->not_after;
@@ -175,13 +176,14 @@ enum code apply_agent_activate(struct apply *a, struct err *err)
 
 	TRY(agent_get(a, in->id, &found, &agent, err));
 	if (!found)
-		return refuse(a, CODE_NOT_FOUND, "agent not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "agent not found");
 	if (is_banned(&agent))
-		return refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_BANNED, "agent is banned");
+		return outcome_refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_BANNED, "agent is banned");
 	if (strcmp(in->serial, agent.serial) == 0)
 		return CODE_OK; /* another call of the agent was faster */
 	if (in->serial[0] == '\0' || strcmp(in->serial, agent.new_serial) != 0)
-		return refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_NOT_ACTIVE, "agent is not active");
+		return outcome_refuse_reason(a, PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_NOT_ACTIVE,
+					     "agent is not active");
 	activate(&agent);
 	return agent_set(a, &agent, err);
 }
@@ -193,7 +195,7 @@ enum code apply_agent_ban(struct apply *a, struct err *err)
 
 	TRY(agent_get(a, a->command->agent_ban->id, &found, &agent, err));
 	if (!found)
-		return refuse(a, CODE_NOT_FOUND, "agent not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "agent not found");
 	if (is_banned(&agent))
 		return CODE_OK;
 	agent.serial = agent.new_serial = "";
@@ -258,7 +260,7 @@ enum code apply_agent_delete(struct apply *a, struct err *err)
 
 	TRY(agent_get(a, a->command->agent_delete->id, &found, &agent, err));
 	if (!found)
-		return refuse(a, CODE_NOT_FOUND, "agent not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "agent not found");
 	return agent_drop(a, &agent, err);
 }
 
@@ -270,7 +272,7 @@ enum code apply_agent_status(struct apply *a, struct err *err)
 
 	TRY(agent_get(a, in->id, &found, &agent, err));
 	if (!found)
-		return refuse(a, CODE_NOT_FOUND, "agent not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "agent not found");
 	if (in->agent_version[0] == '\0' || strcmp(agent.version, in->agent_version) == 0)
 		return CODE_OK;
 	agent.version = in->agent_version;
@@ -322,13 +324,13 @@ enum code apply_token_create(struct apply *a, struct err *err)
 	bool found;
 
 	if (hash.len != 32)
-		return refuse(a, CODE_INVALID_ARGUMENT, "a join token needs a SHA-256 of 32 bytes, not of %zu",
-			      hash.len);
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "a join token needs a SHA-256 of 32 bytes, not of %zu",
+				      hash.len);
 	TRY(query_open(a->store->db, SQL_TOKEN_GET, &q, err));
 	query_blob(&q, 1, hash.data, hash.len);
 	TRY(query_step(&q, &found, err));
 	if (found)
-		return refuse(a, CODE_INTERNAL, "datastore-sql: UNIQUE constraint failed: join_tokens.token");
+		return outcome_refuse(a, CODE_INTERNAL, "datastore-sql: UNIQUE constraint failed: join_tokens.token");
 	query_done(&q);
 	TRY(row_put(a->store, TABLE_TOKEN, CELLS(BLOB(hash), INT(in->expires_at)), err));
 	out->changed = true;
@@ -339,6 +341,7 @@ enum code apply_token_create(struct apply *a, struct err *err)
 	a->out = out;
 	out->entry = alias.entry;
 	if (alias.code != CODE_OK && alias.entry == NULL) /* as SPIRE: the token stays */
-		return refuse(a, alias.code, "failed to create join token registration entry: %s", alias.message);
+		return outcome_refuse(a, alias.code, "failed to create join token registration entry: %s",
+				      alias.message);
 	return CODE_OK;
 }

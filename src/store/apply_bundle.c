@@ -120,7 +120,7 @@ enum code apply_bundle_append(struct apply *a, struct err *err)
 	bool is_new, added = false;
 
 	if (in->trust_domain[0] == '\0')
-		return refuse(a, CODE_INVALID_ARGUMENT, "trust domain is missing");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "trust domain is missing");
 	TRY(bundle_get(a->store->db, in->trust_domain, a->arena, &bundle, err));
 	is_new = bundle == NULL;
 	if (is_new)
@@ -156,7 +156,7 @@ static Pb__Bundle *given_bundle(struct apply *a, const Pb__Bundle *given)
 {
 	if (given != NULL && given->trust_domain[0] != '\0')
 		return bundle_untainted(given, a->arena);
-	refuse(a, CODE_INVALID_ARGUMENT, "trust domain is missing");
+	outcome_refuse(a, CODE_INVALID_ARGUMENT, "trust domain is missing");
 	return NULL;
 }
 
@@ -168,7 +168,7 @@ enum code apply_bundle_create(struct apply *a, struct err *err)
 		return CODE_OK;
 	TRY(bundle_get(a->store->db, bundle->trust_domain, a->arena, &old, err));
 	if (old != NULL)
-		return refuse(a, CODE_ALREADY_EXISTS, "bundle already exists");
+		return outcome_refuse(a, CODE_ALREADY_EXISTS, "bundle already exists");
 	return changed(a, bundle, err);
 }
 
@@ -188,7 +188,7 @@ enum code apply_bundle_update(struct apply *a, struct err *err)
 		return CODE_OK;
 	TRY(bundle_get(a->store->db, in->trust_domain, a->arena, &bundle, err));
 	if (bundle == NULL)
-		return refuse(a, CODE_NOT_FOUND, "bundle not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "bundle not found");
 	if (mask == NULL || mask->x509_authorities) {
 		bundle->n_x509_authorities = in->n_x509_authorities;
 		bundle->x509_authorities = in->x509_authorities;
@@ -263,11 +263,12 @@ enum code apply_bundle_delete(struct apply *a, struct err *err)
 
 		TRY(bundle_get(a->store->db, in->trust_domain, a->arena, &bundle, err));
 		if (bundle == NULL)
-			return refuse(a, CODE_NOT_FOUND, "bundle not found");
+			return outcome_refuse(a, CODE_NOT_FOUND, "bundle not found");
 		if (a->out->count > 0)
-			return refuse(a, CODE_FAILED_PRECONDITION,
-				      "datastore-sql: cannot delete bundle; federated with %u registration entries",
-				      a->out->count);
+			return outcome_refuse(
+				a, CODE_FAILED_PRECONDITION,
+				"datastore-sql: cannot delete bundle; federated with %u registration entries",
+				a->out->count);
 	}
 	TRY(entries_let_go(a, in->trust_domain, in->mode == PB__BUNDLE_DELETE__MODE__DELETE, err));
 	TRY(row_drop(a->store, TABLE_BUNDLE, CELLS(TEXT(in->trust_domain)), &found, err));
@@ -284,7 +285,7 @@ enum code apply_bundle_prune(struct apply *a, struct err *err)
 
 	TRY(bundle_get(a->store->db, in->trust_domain, a->arena, &bundle, err));
 	if (bundle == NULL)
-		return refuse(a, CODE_NOT_FOUND, "bundle not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "bundle not found");
 	had_certs = bundle->n_x509_authorities;
 	had_keys = bundle->n_jwt_authorities;
 	for (size_t i = 0; i < had_certs; i++) {
@@ -297,9 +298,9 @@ enum code apply_bundle_prune(struct apply *a, struct err *err)
 		if (bundle->jwt_authorities[i]->expires_at > in->before)
 			bundle->jwt_authorities[keys++] = bundle->jwt_authorities[i];
 	if (had_certs > 0 && certs == 0)
-		return refuse(a, CODE_FAILED_PRECONDITION, "would prune all certificates");
+		return outcome_refuse(a, CODE_FAILED_PRECONDITION, "would prune all certificates");
 	if (had_keys > 0 && keys == 0)
-		return refuse(a, CODE_FAILED_PRECONDITION, "would prune all JWT signing keys");
+		return outcome_refuse(a, CODE_FAILED_PRECONDITION, "would prune all JWT signing keys");
 	a->out->count = (uint32_t)(had_certs - certs + had_keys - keys);
 	if (a->out->count == 0)
 		return CODE_OK;
@@ -336,22 +337,22 @@ enum code apply_authority_taint(struct apply *a, struct err *err)
 
 	TRY(bundle_get(a->store->db, in->trust_domain, a->arena, &bundle, err));
 	if (bundle == NULL)
-		return refuse(a, CODE_NOT_FOUND, "bundle not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "bundle not found");
 	if (in->x509_subject_key_id[0] != '\0') {
 		Pb__X509Certificate *cert = cert_of(bundle, in->x509_subject_key_id, &at);
 
 		if (cert == NULL)
-			return refuse(a, CODE_NOT_FOUND, "no ca found with provided subject key ID");
+			return outcome_refuse(a, CODE_NOT_FOUND, "no ca found with provided subject key ID");
 		if (cert->tainted)
-			return refuse(a, CODE_INVALID_ARGUMENT, "root CA is already tainted");
+			return outcome_refuse(a, CODE_INVALID_ARGUMENT, "root CA is already tainted");
 		cert->tainted = true;
 	} else {
 		Pb__JWTKey *key = key_of(bundle, in->jwt_key_id, &at);
 
 		if (key == NULL)
-			return refuse(a, CODE_NOT_FOUND, "no JWT Key found with provided key ID");
+			return outcome_refuse(a, CODE_NOT_FOUND, "no JWT Key found with provided key ID");
 		if (key->tainted)
-			return refuse(a, CODE_INVALID_ARGUMENT, "key is already tainted");
+			return outcome_refuse(a, CODE_INVALID_ARGUMENT, "key is already tainted");
 		key->tainted = true;
 	}
 	bundle->sequence_number++;
@@ -366,14 +367,15 @@ enum code apply_authority_revoke(struct apply *a, struct err *err)
 
 	TRY(bundle_get(a->store->db, in->trust_domain, a->arena, &bundle, err));
 	if (bundle == NULL)
-		return refuse(a, CODE_NOT_FOUND, "bundle not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "bundle not found");
 	if (in->x509_subject_key_id[0] != '\0') {
 		const Pb__X509Certificate *cert = cert_of(bundle, in->x509_subject_key_id, &at);
 
 		if (cert == NULL)
-			return refuse(a, CODE_NOT_FOUND, "no root CA found with provided subject key ID");
+			return outcome_refuse(a, CODE_NOT_FOUND, "no root CA found with provided subject key ID");
 		if (!cert->tainted)
-			return refuse(a, CODE_INVALID_ARGUMENT, "it is not possible to revoke an untainted root CA");
+			return outcome_refuse(a, CODE_INVALID_ARGUMENT,
+					      "it is not possible to revoke an untainted root CA");
 		bundle->n_x509_authorities--;
 		memmove(&bundle->x509_authorities[at], &bundle->x509_authorities[at + 1],
 			(bundle->n_x509_authorities - at) * sizeof(void *));
@@ -381,9 +383,10 @@ enum code apply_authority_revoke(struct apply *a, struct err *err)
 		const Pb__JWTKey *key = key_of(bundle, in->jwt_key_id, &at);
 
 		if (key == NULL)
-			return refuse(a, CODE_NOT_FOUND, "no JWT Key found with provided key ID");
+			return outcome_refuse(a, CODE_NOT_FOUND, "no JWT Key found with provided key ID");
 		if (!key->tainted)
-			return refuse(a, CODE_INVALID_ARGUMENT, "it is not possible to revoke an untainted key");
+			return outcome_refuse(a, CODE_INVALID_ARGUMENT,
+					      "it is not possible to revoke an untainted key");
 		bundle->n_jwt_authorities--;
 		memmove(&bundle->jwt_authorities[at], &bundle->jwt_authorities[at + 1],
 			(bundle->n_jwt_authorities - at) * sizeof(void *));

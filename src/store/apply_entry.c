@@ -357,15 +357,16 @@ static enum code check_relations(struct apply *a, const Pb__Entry *entry, bool *
 		query_text(&q, 1, entry->federates_with[i]);
 		TRY(query_step(&q, &row, err));
 		if (!row)
-			return refuse(a, CODE_INTERNAL, "unable to find federated bundle \"spiffe://%s\"",
-				      entry->federates_with[i]);
+			return outcome_refuse(a, CODE_INTERNAL, "unable to find federated bundle \"spiffe://%s\"",
+					      entry->federates_with[i]);
 	}
 	if (selectors_set(entry->selectors, entry->n_selectors, a->arena, &set) != entry->n_selectors)
-		return refuse(a, CODE_ALREADY_EXISTS,
-			      "datastore-sql: UNIQUE constraint failed: selectors.registered_entry_id, selectors.type, "
-			      "selectors.value");
+		return outcome_refuse(
+			a, CODE_ALREADY_EXISTS,
+			"datastore-sql: UNIQUE constraint failed: selectors.registered_entry_id, selectors.type, "
+			"selectors.value");
 	if (has_duplicates(entry->dns_names, entry->n_dns_names, a->arena))
-		return refuse(
+		return outcome_refuse(
 			a, CODE_ALREADY_EXISTS,
 			"datastore-sql: UNIQUE constraint failed: dns_names.registered_entry_id, dns_names.value");
 	*ok = true;
@@ -381,21 +382,21 @@ enum code entry_create(struct apply *a, const Pb__Entry *given, struct err *err)
 	bool ok;
 
 	if (fault != NULL)
-		return refuse(a, CODE_INVALID_ARGUMENT, "%s", fault);
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "%s", fault);
 	TRY(entry_similar(store, entry, &other, err));
 	if (other.found) {
 		TRY(entry_decode(store->db, other.blob, a->arena, &a->out->entry, err));
-		return refuse(a, CODE_ALREADY_EXISTS, "similar entry already exists");
+		return outcome_refuse(a, CODE_ALREADY_EXISTS, "similar entry already exists");
 	}
 	TRY(entry_by_id(store->db, entry->id, a->arena, &other, err));
 	if (other.found)
-		return refuse(a, CODE_ALREADY_EXISTS,
-			      "datastore-sql: UNIQUE constraint failed: registered_entries.entry_id");
+		return outcome_refuse(a, CODE_ALREADY_EXISTS,
+				      "datastore-sql: UNIQUE constraint failed: registered_entries.entry_id");
 	TRY(check_relations(a, entry, &ok, err));
 	if (!ok)
 		return CODE_OK;
 	if (store->numbers[SEQ_ENTRY] >= UINT32_MAX || store->numbers[SEQ_PARENT] >= INT32_MAX)
-		return refuse(a, CODE_RESOURCE_EXHAUSTED, "no numbers are left for entries");
+		return outcome_refuse(a, CODE_RESOURCE_EXHAUSTED, "no numbers are left for entries");
 	entry->revision_number = 0;
 	entry->created_at = (store->now_ms + 500) / 1000;
 	TRY(entry_put(store, ++store->numbers[SEQ_ENTRY], entry, err));
@@ -409,7 +410,7 @@ enum code apply_entry_create(struct apply *a, struct err *err)
 	const Pb__EntryCreate *in = a->command->entry_create;
 
 	if (in->entry == NULL)
-		return refuse(a, CODE_INVALID_ARGUMENT, "missing entry");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "missing entry");
 	return entry_create(a, in->entry, err);
 }
 
@@ -483,20 +484,20 @@ enum code apply_entry_update(struct apply *a, struct err *err)
 	bool ok;
 
 	if (in->entry == NULL)
-		return refuse(a, CODE_INVALID_ARGUMENT, "missing entry");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "missing entry");
 	fault = fault_of_update(in->entry, in->mask);
 	if (fault != NULL)
-		return refuse(a, CODE_INVALID_ARGUMENT, "%s", fault);
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "%s", fault);
 	TRY(entry_by_id(a->store->db, in->entry->id, a->arena, &at, err));
 	if (!at.found)
-		return refuse(a, CODE_NOT_FOUND, "failed to update entry");
+		return outcome_refuse(a, CODE_NOT_FOUND, "failed to update entry");
 	TRY(entry_decode(a->store->db, at.blob, a->arena, &old, err));
 	new = arena_memdup(a->arena, old, sizeof *old);
 	entry_merge(new, in->entry, in->mask);
 	new = normalise(new, a->arena);
 	fault = fault_of(new);
 	if (fault != NULL)
-		return refuse(a, CODE_INVALID_ARGUMENT, "%s", fault);
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "%s", fault);
 	TRY(check_relations(a, new, &ok, err));
 	if (!ok)
 		return CODE_OK;
@@ -511,7 +512,7 @@ enum code apply_entry_delete(struct apply *a, struct err *err)
 
 	TRY(entry_by_id(a->store->db, a->command->entry_delete->id, a->arena, &at, err));
 	if (!at.found)
-		return refuse(a, CODE_NOT_FOUND, "entry not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "entry not found");
 	TRY(entry_decode(a->store->db, at.blob, a->arena, &entry, err));
 	a->out->changed = true;
 	return entry_drop(a->store, at.key, entry, err);

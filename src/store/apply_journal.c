@@ -11,7 +11,7 @@ enum code apply_journal_set(struct apply *a, struct err *err)
 	struct span blob;
 
 	if (in->node[0] == '\0')
-		return refuse(a, CODE_INVALID_ARGUMENT, "a journal needs the name of its node");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "a journal needs the name of its node");
 	if (in->journal != NULL)
 		journal = *in->journal;
 	if (journal.n_x509 > JOURNAL_MAX) {

@@ -54,11 +54,11 @@ enum code apply_relationship_create(struct apply *a, struct err *err)
 	uint64_t seq;
 
 	if (in == NULL || in->trust_domain[0] == '\0')
-		return refuse(a, CODE_INVALID_ARGUMENT, "missing federation relationship");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "missing federation relationship");
 	TRY(relationship_get(a, in->trust_domain, &old, &seq, err));
 	if (old != NULL)
-		return refuse(a, CODE_INTERNAL,
-			      "datastore-sql: UNIQUE constraint failed: federated_trust_domains.trust_domain");
+		return outcome_refuse(a, CODE_INTERNAL,
+				      "datastore-sql: UNIQUE constraint failed: federated_trust_domains.trust_domain");
 	TRY(bundle_take(a, in->trust_domain_bundle, err));
 	TRY(relationship_put(a, ++a->store->numbers[SEQ_RELATIONSHIP], in, err));
 	a->out->relationship = arena_memdup(a->arena, in, sizeof *in);
@@ -75,10 +75,10 @@ enum code apply_relationship_update(struct apply *a, struct err *err)
 	uint64_t seq;
 
 	if (in == NULL || in->trust_domain[0] == '\0')
-		return refuse(a, CODE_INVALID_ARGUMENT, "missing federation relationship");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "missing federation relationship");
 	TRY(relationship_get(a, in->trust_domain, &now, &seq, err));
 	if (now == NULL)
-		return refuse(a, CODE_INTERNAL, "unable to fetch federation relationship: record not found");
+		return outcome_refuse(a, CODE_INTERNAL, "unable to fetch federation relationship: record not found");
 	if (mask == NULL || mask->bundle_endpoint_url)
 		now->bundle_endpoint_url = in->bundle_endpoint_url;
 	if (mask == NULL || mask->bundle_endpoint_profile) {
@@ -100,7 +100,7 @@ enum code apply_relationship_delete(struct apply *a, struct err *err)
 	TRY(row_drop(a->store, TABLE_RELATIONSHIP, CELLS(TEXT(a->command->relationship_delete->trust_domain)), &found,
 		     err));
 	if (!found)
-		return refuse(a, CODE_NOT_FOUND, "federation relationship not found");
+		return outcome_refuse(a, CODE_NOT_FOUND, "federation relationship not found");
 	a->out->changed = true;
 	return CODE_OK;
 }

@@ -80,13 +80,15 @@ static enum code check_room(struct apply *a, bool *room, struct err *err)
 	*room = false;
 	TRY(count_get(a->store, a->command->caller, &n, err));
 	if (n >= REQUESTS_CALLER)
-		return refuse(a, CODE_RESOURCE_EXHAUSTED,
-			      "'%s' has used %d request ids within 24 hours: wait, or send the call without one",
-			      a->command->caller[0] != '\0' ? a->command->caller : "the local socket", REQUESTS_CALLER);
+		return outcome_refuse(
+			a, CODE_RESOURCE_EXHAUSTED,
+			"'%s' has used %d request ids within 24 hours: wait, or send the call without one",
+			a->command->caller[0] != '\0' ? a->command->caller : "the local socket", REQUESTS_CALLER);
 	if (a->store->numbers[N_REQUESTS] >= REQUESTS_ALL)
-		return refuse(a, CODE_RESOURCE_EXHAUSTED,
-			      "%d request ids have been used within 24 hours: wait, or send the call without one",
-			      REQUESTS_ALL);
+		return outcome_refuse(
+			a, CODE_RESOURCE_EXHAUSTED,
+			"%d request ids have been used within 24 hours: wait, or send the call without one",
+			REQUESTS_ALL);
 	*room = true;
 	return CODE_OK;
 }
@@ -106,8 +108,8 @@ enum code request_recall(struct apply *a, bool *known, struct err *err)
 	}
 	content_digest(a, digest);
 	if (kept.len != sizeof digest || memcmp(kept.data, digest, sizeof digest) != 0)
-		return refuse(a, CODE_INVALID_ARGUMENT,
-			      "the request id has been used for a request with other content");
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT,
+				      "the request id has been used for a request with other content");
 	out = message_unpack(&pb__outcome__descriptor, outcome, a->arena);
 	if (out == NULL)
 		return err_set(err, CODE_DATA_LOSS, "a kept outcome in '%s' is damaged", a->store->db->path);

@@ -93,9 +93,9 @@ enum code apply_command(struct store *store, const Pb__Command *command, struct 
 			struct err *err);
 bool command_kind_known(Pb__Command__KindCase kind);
 
-/* A refusal; answers CODE_OK, so that an applier ends with `return refuse(...)`. */
-enum code refuse(struct apply *a, enum code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-enum code refuse_reason(struct apply *a, Pb__PermissionDeniedDetails__Reason reason, const char *text);
+/* A refusal; answers CODE_OK, so that an applier ends with `return outcome_refuse(...)`. */
+enum code outcome_refuse(struct apply *a, enum code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+enum code outcome_refuse_reason(struct apply *a, Pb__PermissionDeniedDetails__Reason reason, const char *text);
 
 applier apply_entry_create, apply_entry_update, apply_entry_delete, apply_entry_prune;
 applier apply_agent_attest, apply_agent_renew, apply_agent_activate, apply_agent_ban, apply_agent_delete,
