@@ -30,6 +30,7 @@ extern const struct flag_set run_flags;      /* of struct config_flags, named "r
 extern const struct flag_set validate_flags; /* the same, named "validate" */
 
 int cmd_validate(int argc, char **argv); /* argv begins behind the word "validate" */
+int cmd_run(int argc, char **argv);      /* the same behind "run" */
 
 /* Writes what config_load or config_plugins has noted into the log. */
 void write_notes(const struct config_notes *notes);

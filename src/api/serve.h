@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef API_SERVE_H
+#define API_SERVE_H
+
+#include "api/server.h"
+#include "base/loop.h"
+
+/* The API on its sockets: one api loop per core, one accept loop that deals connections to them in turn (availability.md V21). */
+struct serve;
+
+/* From a task of `main`, the accept loop. Binds TCP and the UNIX socket, starts the api loops, and says "Starting Server APIs" once
+ * both listen. On failure nothing is left open. */
+enum code serve_start(struct server *server, struct loop *main, struct serve **out, struct err *err);
+
+/* From a task of `main`. Stops listening, tells every connection (GOAWAY), lets calls in flight finish for LIMIT_STOP_MS, then
+ * breaks what is left; returns when the api loops have ended and are freed (server-operation.md 8.3, with its lines). NULL is fine. */
+void serve_stop(struct serve *serve);
+
+#endif
