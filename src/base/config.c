@@ -192,13 +192,29 @@ static const char *trim_brackets(struct arena *arena, const char *host)
 	return arena_strndup(arena, host, len);
 }
 
+/* "5" and "10.1" are addresses to getaddrinfo alone. */
+static bool is_odd_number(const char *host)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST }, *found = NULL;
+	struct in6_addr address;
+
+	if (strpbrk(host, ":%") != NULL || inet_pton(AF_INET, host, &address) == 1 ||
+	    getaddrinfo(host, NULL, &hints, &found) != 0)
+		return false;
+	freeaddrinfo(found);
+	return true;
+}
+
 /* A name must be known now, as SPIRE has it: a server that cannot listen should say so before it opens anything. */
 static enum code check_host(const char *host, struct err *err)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *found = NULL;
-	int rc = host[0] == '\0' ? 0 : getaddrinfo(host, NULL, &hints, &found);
+	int rc;
 
-	if (rc == 0 && found != NULL)
+	if (host[0] == '\0')
+		return CODE_OK;
+	rc = is_odd_number(host) ? EAI_NONAME : getaddrinfo(host, NULL, &hints, &found);
+	if (found != NULL)
 		freeaddrinfo(found);
 	if (rc == EAI_NONAME)
 		return err_set(err, CODE_INVALID_ARGUMENT, "lookup %s: no such host", host);
@@ -444,10 +460,12 @@ static enum code check_duration(struct check *c, const char *what, const char *t
 static enum code check_experimental(struct check *c, struct err *err)
 {
 	const struct raw_experimental *raw = &c->raw->server.experimental;
-	static const struct raw_experimental none = { 0 };
-	const size_t head = offsetof(struct raw_experimental, cache_reload_interval);
+	static const char below[] = "server.experimental.";
+	bool any = false;
 
-	if (memcmp((const char *)raw + head, (const char *)&none + head, sizeof none - head) != 0)
+	for (const struct finding *f = c->decoder.findings; f != NULL; f = f->next)
+		any = any || (f->kind != FINDING_REPEATED && strncmp(f->key, below, sizeof below - 1) == 0);
+	if (any)
 		NOTE(c, LOG_WARN,
 		     "Experimental features have been enabled. Please see doc/upgrading.md for upgrade and "
 		     "compatibility "
