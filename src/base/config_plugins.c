@@ -400,7 +400,7 @@ static enum code sqlite_path(struct check *c, const char *text, const char **out
 
 static enum code check_datastore(struct check *c, const struct config_plugin *plugin, struct err *err)
 {
-	const char *path = "plugins.DataStore.sql.plugin_data", *type;
+	const char *path = "plugins.DataStore.sql.plugin_data", *type = "";
 	struct raw_datastore raw = { 0 };
 	const struct hcl_item *items;
 	int64_t ns;
