@@ -16,6 +16,7 @@ enum {
 	LIMIT_CHAIN = 10,               /* certificates in a peer's chain */
 	LIMIT_CONFIG = 1 << 20,         /* a configuration file */
 	LIMIT_CONFIG_DEPTH = 64,        /* blocks within blocks */
+	LIMIT_INPUT = 64 << 20,         /* a file that a command reads */
 	LIMIT_COMMAND = 1 << 20,        /* one command (availability.md V7) */
 	LIMIT_BATCH_BYTES = 256 << 10,  /* a batch is closed at this size or count */
 	LIMIT_BATCH_COMMANDS = 1024,

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CMD_CLI_H
+#define CMD_CLI_H
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "cmd/flags.h"
+
+#include <protobuf-c/protobuf-c.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What every command that talks to a server shares. A command is a struct cli_command: its flags, and a function that
+ * calls, prints and answers an error, which is shown as `Error: <text>` with exit code 1.
+ *
+ *   struct ban_options { struct cli_flags cli; const char *spiffe_id; };
+ *   static const struct flag ban_flags[] = { CLI_FLAGS(struct ban_options), FLAG_STRING(...), FLAG_END };
+ *   const struct cli_command cmd_agent_ban = { { "agent ban", ban_flags }, sizeof(struct ban_options), agent_ban };
+ */
+
+#define CLI_SOCKET_PATH "/tmp/spire-server/private/api.sock"
+
+enum output { OUTPUT_UNSET, OUTPUT_PRETTY, OUTPUT_JSON };
+
+struct cli_flags { /* the first member of every command's options, by the name of `cli` */
+	const char *socket_path;
+	enum output output;
+};
+
+flag_set_fn cli_set_output;
+
+#define CLI_SOCKET_FLAG(options)                                                                                       \
+	FLAG_STRING(options, cli.socket_path, "socketPath", CLI_SOCKET_PATH, "Where the server's API socket is")
+#define CLI_FLAGS(options)                                                                                             \
+	CLI_SOCKET_FLAG(options), FLAG_VALUE(options, cli.output, "output", cli_set_output,                            \
+					     "How to print the answer: pretty (the default) or json")
+
+struct client;
+
+struct cli {
+	struct arena *arena; /* of the whole command */
+	const struct cli_flags *flags;
+	struct client *client; /* NULL until the first call */
+};
+
+struct cli_command {
+	struct flag_set flags;
+	size_t options_size;
+	enum code (*run)(struct cli *cli, const void *options, struct err *err);
+};
+
+/* Reads the flags argv[0..argc), runs, prints the error. The exit code. */
+int cli_main(const struct cli_command *command, int argc, char **argv);
+
+/* The one place that knows how a server is reached: by the socket of -socketPath. cli_call does it by itself. */
+enum code cli_connect(struct cli *cli, struct err *err);
+
+struct rpc {
+	const char *method; /* "/package.Service/Method" */
+	const ProtobufCMessageDescriptor *reply;
+};
+
+/* One call. `reply` points at a pointer to the reply's type; the reply lives in the arena. The text of a refusal is
+ * grpc-go's: `rpc error: code = NotFound desc = agent not found`. */
+enum code cli_call(struct cli *cli, const struct rpc *rpc, const void *request, void *reply, struct err *err);
+
+bool cli_json(const struct cli *cli);                           /* -output json */
+enum code cli_print_json(const void *message, struct err *err); /* the message, a line on standard output */
+
+/* A whole file, "-" is standard input. The texts are Go's: `open x: no such file or directory`. */
+enum code cli_read_file(const char *path, struct arena *arena, struct span *out, struct err *err);
+/* Made or overwritten, with that mode in any case. */
+enum code cli_write_file(const char *path, struct span data, unsigned mode, struct err *err);
+/* A path without "//", "." and "..", `name` (NULL: none) put behind it. */
+const char *cli_join_path(struct arena *arena, const char *dir, const char *name);
+
+/* seconds from a duration in ns, rounded up, as an int32; and a number: `overflow converting int(2147483648) to int32`.
+ */
+enum code cli_ttl_seconds(int64_t ttl_ns, int32_t *out, struct err *err);
+enum code cli_int32(int64_t value, int32_t *out, struct err *err);
+
+const char *cli_quote(struct arena *arena, const char *text); /* as Go's %q */
+
+/* "one" for 1, else "many" (after "<n> "): "entry", "entries". */
+const char *cli_plural(size_t n, const char *one, const char *many);
+
+#endif
