@@ -293,6 +293,8 @@ static enum code check_match(const struct jwk *jwk, struct err *err)
 
 static enum code read_jwk(const struct json *entry, struct arena *arena, struct jwk *jwk, struct err *err)
 {
+	const char *alg;
+
 	if (entry->kind == JSON_NULL)
 		return bad(err, JOSE "missing json web key type");
 	if (entry->kind != JSON_OBJECT)
@@ -300,6 +302,7 @@ static enum code read_jwk(const struct json *entry, struct arena *arena, struct 
 	TRY(check_names(entry, err));
 	TRY(get_string(entry, "use", &jwk->use, err));
 	TRY(get_string(entry, "kid", &jwk->kid, err));
+	TRY(get_string(entry, "alg", &alg, err)); /* not used, but it has to be one */
 	TRY(read_x5c(entry, arena, jwk, err));
 	TRY(read_key(entry, jwk, err));
 	return check_match(jwk, err);

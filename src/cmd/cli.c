@@ -70,8 +70,7 @@ enum code cli_set_output(void *field, const char *text, struct arena *arena __at
 enum code cli_connect(struct cli *cli, struct err *err)
 {
 	const char *path = cli->flags->socket_path[0] != '\0' ? cli->flags->socket_path : CLI_SOCKET_PATH;
-	/* SPIRE's commands dial "unix://<path>", and their errors show an absolute path with two slashes more. */
-	struct client_options options = { .unix_path = path[0] == '/' ? arena_printf(cli->arena, "//%s", path) : path };
+	struct client_options options = { .unix_path = path };
 
 	if (cli->client != NULL)
 		return CODE_OK;
@@ -147,6 +146,7 @@ enum code cli_write_file(const char *path, struct span data, unsigned mode, stru
 {
 	OWN_FD fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
 	size_t done = 0;
+	int held;
 
 	if (fd < 0)
 		return err_errno(err, CODE_INVALID_ARGUMENT, errno, "open", path);
@@ -159,6 +159,10 @@ enum code cli_write_file(const char *path, struct span data, unsigned mode, stru
 			return err_errno(err, CODE_INTERNAL, errno, "write", path);
 		done += n > 0 ? (size_t)n : 0;
 	}
+	held = fd;
+	fd = -1;
+	if (close(held) != 0)
+		return err_errno(err, CODE_INTERNAL, errno, "close", path);
 	return CODE_OK;
 }
 
