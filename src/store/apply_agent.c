@@ -243,12 +243,10 @@ static enum code agent_drop(struct apply *a, const struct agent_row *agent, stru
 		return CODE_OK;
 	TRY(token_entries(a, agent->id, &keys, err));
 	for (size_t i = 0; i < keys.len / sizeof(int64_t); i++) {
-		int64_t key = ((const int64_t *)(const void *)keys.data)[i];
-		Pb__Entry *entry;
+		int64_t key;
 
-		TRY(entry_by_key(a->store->db, key, a->arena, &entry, err));
-		if (entry != NULL)
-			TRY(entry_drop(a->store, key, entry, err));
+		memcpy(&key, keys.data + i * sizeof key, sizeof key);
+		TRY(entry_drop_by_key(a->store, key, err));
 	}
 	return CODE_OK;
 }

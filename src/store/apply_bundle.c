@@ -151,18 +151,23 @@ Pb__Bundle *bundle_untainted(const Pb__Bundle *given, struct arena *arena)
 	return bundle;
 }
 
-/* The bundle of a command about federated ones; NULL: refused. */
-static Pb__Bundle *given_bundle(struct apply *a, const Pb__Bundle *given)
+/* The bundle of a command about federated ones; NULL: refused. The own bundle is no federated one (SPIRE's words; the
+ * edge says so first). */
+static Pb__Bundle *given_bundle(struct apply *a, const Pb__Bundle *given, const char *doing)
 {
-	if (given != NULL && given->trust_domain[0] != '\0')
+	if (given == NULL || given->trust_domain[0] == '\0')
+		outcome_refuse(a, CODE_INVALID_ARGUMENT, "trust domain is missing");
+	else if (strcmp(given->trust_domain, a->store->trust_domain) == 0)
+		outcome_refuse(a, CODE_INVALID_ARGUMENT,
+			       "%s a federated bundle for the server's own trust domain is not allowed", doing);
+	else
 		return bundle_untainted(given, a->arena);
-	outcome_refuse(a, CODE_INVALID_ARGUMENT, "trust domain is missing");
 	return NULL;
 }
 
 enum code apply_bundle_create(struct apply *a, struct err *err)
 {
-	Pb__Bundle *bundle = given_bundle(a, a->command->bundle_create->bundle), *old;
+	Pb__Bundle *bundle = given_bundle(a, a->command->bundle_create->bundle, "creating"), *old;
 
 	if (bundle == NULL)
 		return CODE_OK;
@@ -174,7 +179,7 @@ enum code apply_bundle_create(struct apply *a, struct err *err)
 
 enum code apply_bundle_set(struct apply *a, struct err *err)
 {
-	Pb__Bundle *bundle = given_bundle(a, a->command->bundle_set->bundle);
+	Pb__Bundle *bundle = given_bundle(a, a->command->bundle_set->bundle, "setting");
 
 	return bundle == NULL ? CODE_OK : changed(a, bundle, err);
 }
@@ -182,7 +187,7 @@ enum code apply_bundle_set(struct apply *a, struct err *err)
 enum code apply_bundle_update(struct apply *a, struct err *err)
 {
 	const Pb__BundleMask *mask = a->command->bundle_update->mask;
-	Pb__Bundle *in = given_bundle(a, a->command->bundle_update->bundle), *bundle;
+	Pb__Bundle *in = given_bundle(a, a->command->bundle_update->bundle, "updating"), *bundle;
 
 	if (in == NULL)
 		return CODE_OK;
@@ -222,10 +227,9 @@ static enum code federated_next(struct apply *a, const char *td, int64_t *key, s
 	OWN_QUERY q = { 0 };
 	bool row;
 
-	TRY(query_open(a->store->db, SQL_FEDERATES_KEYS, &q, err));
+	TRY(query_open(a->store->db, SQL_FEDERATES_NEXT, &q, err));
 	query_text(&q, 1, td);
 	query_int(&q, 2, *key);
-	query_int(&q, 3, 1);
 	TRY(query_step(&q, &row, err));
 	*key = row ? column_int(&q, 0) : 0;
 	return CODE_OK;
@@ -236,19 +240,10 @@ static enum code entries_let_go(struct apply *a, const char *td, bool delete, st
 	int64_t key = 0;
 
 	for (;;) {
-		OWN_STRUCT(arena) arena = arena_new(); /* there may be very many */
-		Pb__Entry *entry;
-
 		TRY(federated_next(a, td, &key, err));
 		if (key == 0)
 			return CODE_OK;
-		if (!delete) {
-			TRY(entry_dissociate(a->store, key, td, arena, err));
-			continue;
-		}
-		TRY(entry_by_key(a->store->db, key, arena, &entry, err));
-		if (entry != NULL)
-			TRY(entry_drop(a->store, key, entry, err));
+		TRY(delete ? entry_drop_by_key(a->store, key, err) : entry_dissociate(a->store, key, td, err));
 	}
 }
 
@@ -257,6 +252,9 @@ enum code apply_bundle_delete(struct apply *a, struct err *err)
 	const Pb__BundleDelete *in = a->command->bundle_delete;
 	bool found;
 
+	if (strcmp(in->trust_domain, a->store->trust_domain) == 0)
+		return outcome_refuse(a, CODE_INVALID_ARGUMENT,
+				      "removing the bundle for the server trust domain is not allowed");
 	TRY(federated_count(a, in->trust_domain, &a->out->count, err));
 	if (in->mode == PB__BUNDLE_DELETE__MODE__RESTRICT || a->out->count == 0) {
 		Pb__Bundle *bundle;

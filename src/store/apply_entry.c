@@ -246,22 +246,19 @@ static enum code entry_similar(struct store *store, const Pb__Entry *entry, stru
 	return CODE_OK;
 }
 
-/* What is stored: no federated trust domain twice, no attributes that say nothing. `given` stays as it is. */
+/* What is stored: federated trust domains in order and none twice, no attributes that say nothing. `given` stays as it
+ * is. */
 static Pb__Entry *normalise(const Pb__Entry *given, struct arena *arena)
 {
 	Pb__Entry *entry = arena_memdup(arena, given, sizeof *given);
 	const Pb__Entry__AdditionalAttributes *more = given->additional_attributes;
-	const char **names = arena_alloc(arena, given->n_federates_with * sizeof *names);
+	const char **names = arena_memdup(arena, given->federates_with, given->n_federates_with * sizeof *names);
 	size_t n = 0;
 
-	for (size_t i = 0; i < given->n_federates_with; i++) {
-		size_t k = 0;
-
-		while (k < n && strcmp(names[k], given->federates_with[i]) != 0)
-			k++;
-		if (k == n)
-			names[n++] = given->federates_with[i];
-	}
+	strings_sort(names, given->n_federates_with);
+	for (size_t i = 0; i < given->n_federates_with; i++)
+		if (n == 0 || strcmp(names[n - 1], names[i]) != 0)
+			names[n++] = names[i];
 	entry->federates_with = names;
 	entry->n_federates_with = n;
 	if (more != NULL && !more->disable_x509_svid_prefetch && !more->jwt_svid_include_jti)
@@ -342,12 +339,27 @@ static bool has_duplicates(const char *const *strings, size_t n, struct arena *a
 	return false;
 }
 
-/* *ok: neither a federated trust domain without a bundle nor anything twice. SPIRE's words for what its indexes refuse.
- */
-static enum code check_relations(struct apply *a, const Pb__Entry *entry, bool *ok, struct err *err)
+/* SPIRE's words for what its indexes refuse. *ok: nothing is twice. */
+static enum code check_twice(struct apply *a, const Pb__Entry *entry, bool *ok)
 {
 	Pb__Selector **set;
 
+	*ok = false;
+	if (selectors_set(entry->selectors, entry->n_selectors, a->arena, &set) != entry->n_selectors)
+		return outcome_refuse(a, CODE_ALREADY_EXISTS,
+				      "datastore-sql: UNIQUE constraint failed: selectors.registered_entry_id, "
+				      "selectors.type, selectors.value");
+	if (has_duplicates(entry->dns_names, entry->n_dns_names, a->arena))
+		return outcome_refuse(
+			a, CODE_ALREADY_EXISTS,
+			"datastore-sql: UNIQUE constraint failed: dns_names.registered_entry_id, dns_names.value");
+	*ok = true;
+	return CODE_OK;
+}
+
+/* *ok: each federated trust domain has a bundle. */
+static enum code check_bundles(struct apply *a, const Pb__Entry *entry, bool *ok, struct err *err)
+{
 	*ok = false;
 	for (size_t i = 0; i < entry->n_federates_with; i++) {
 		OWN_QUERY q = { 0 };
@@ -360,15 +372,6 @@ static enum code check_relations(struct apply *a, const Pb__Entry *entry, bool *
 			return outcome_refuse(a, CODE_INTERNAL, "unable to find federated bundle \"spiffe://%s\"",
 					      entry->federates_with[i]);
 	}
-	if (selectors_set(entry->selectors, entry->n_selectors, a->arena, &set) != entry->n_selectors)
-		return outcome_refuse(
-			a, CODE_ALREADY_EXISTS,
-			"datastore-sql: UNIQUE constraint failed: selectors.registered_entry_id, selectors.type, "
-			"selectors.value");
-	if (has_duplicates(entry->dns_names, entry->n_dns_names, a->arena))
-		return outcome_refuse(
-			a, CODE_ALREADY_EXISTS,
-			"datastore-sql: UNIQUE constraint failed: dns_names.registered_entry_id, dns_names.value");
 	*ok = true;
 	return CODE_OK;
 }
@@ -392,7 +395,9 @@ enum code entry_create(struct apply *a, const Pb__Entry *given, struct err *err)
 	if (other.found)
 		return outcome_refuse(a, CODE_ALREADY_EXISTS,
 				      "datastore-sql: UNIQUE constraint failed: registered_entries.entry_id");
-	TRY(check_relations(a, entry, &ok, err));
+	TRY(check_bundles(a, entry, &ok, err));
+	if (ok)
+		TRY(check_twice(a, entry, &ok));
 	if (!ok)
 		return CODE_OK;
 	if (store->numbers[SEQ_ENTRY] >= UINT32_MAX || store->numbers[SEQ_PARENT] >= INT32_MAX)
@@ -498,7 +503,9 @@ enum code apply_entry_update(struct apply *a, struct err *err)
 	fault = fault_of(new);
 	if (fault != NULL)
 		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "%s", fault);
-	TRY(check_relations(a, new, &ok, err));
+	TRY(check_twice(a, new, &ok)); /* the order is SPIRE's */
+	if (ok)
+		TRY(check_bundles(a, new, &ok, err));
 	if (!ok)
 		return CODE_OK;
 	new->revision_number++;
@@ -518,22 +525,54 @@ enum code apply_entry_delete(struct apply *a, struct err *err)
 	return entry_drop(a->store, at.key, entry, err);
 }
 
-enum code entry_dissociate(struct store *store, int64_t key, const char *td, struct arena *arena, struct err *err)
+/* One of very many: what it takes is given back at its end. `run` gets the entry, or the file is damaged. */
+static enum code with_entry(struct store *store, int64_t key,
+			    enum code (*run)(struct store *store, int64_t key, Pb__Entry *entry, const char *td,
+					     struct err *err),
+			    const char *td, struct err *err)
 {
-	Pb__Entry *old, *new;
+	OWN_STRUCT(arena) arena = arena_new();
+	struct arena *outer = store->arena;
+	Pb__Entry *entry;
+	enum code rc;
+
+	TRY(entry_by_key(store->db, key, arena, &entry, err));
+	if (entry == NULL)
+		return err_set(err, CODE_DATA_LOSS, "an entry in '%s' is missing", store->db->path);
+	store->arena = arena;
+	rc = run(store, key, entry, td, err);
+	store->arena = outer;
+	return rc;
+}
+
+static enum code drop(struct store *store, int64_t key, Pb__Entry *entry, const char *td __attribute__((unused)),
+		      struct err *err)
+{
+	return entry_drop(store, key, entry, err);
+}
+
+enum code entry_drop_by_key(struct store *store, int64_t key, struct err *err)
+{
+	return with_entry(store, key, drop, NULL, err);
+}
+
+static enum code dissociate(struct store *store, int64_t key, Pb__Entry *old, const char *td, struct err *err)
+{
+	Pb__Entry *new = arena_memdup(store->arena, old, sizeof *old);
 	size_t n = 0;
 
-	TRY(entry_by_key(store->db, key, arena, &old, err));
-	if (old == NULL)
-		return err_set(err, CODE_DATA_LOSS, "an entry in '%s' is missing", store->db->path);
-	new = arena_memdup(arena, old, sizeof *old);
-	new->federates_with = arena_alloc(arena, old->n_federates_with * sizeof *old->federates_with);
+	new->federates_with = arena_alloc(store->arena, old->n_federates_with * sizeof *old->federates_with);
 	for (size_t i = 0; i < old->n_federates_with; i++)
 		if (strcmp(old->federates_with[i], td) != 0)
 			new->federates_with[n++] = old->federates_with[i];
 	new->n_federates_with = n;
 	TRY(entry_drop(store, key, old, err));
 	return entry_put(store, (uint32_t)key, new, err);
+}
+
+enum code entry_dissociate(struct store *store, int64_t key, const char *td, struct err *err)
+{
+	return with_entry(store, key, dissociate, td, err);
 }
 
 static enum code expired_keys(struct apply *a, int64_t *keys, size_t *n, struct err *err)
@@ -559,13 +598,8 @@ enum code apply_entry_prune(struct apply *a, struct err *err)
 	size_t n;
 
 	TRY(expired_keys(a, keys, &n, err));
-	for (size_t i = 0; i < n; i++) {
-		Pb__Entry *entry;
-
-		TRY(entry_by_key(a->store->db, keys[i], a->arena, &entry, err));
-		if (entry != NULL)
-			TRY(entry_drop(a->store, keys[i], entry, err));
-	}
+	for (size_t i = 0; i < n; i++)
+		TRY(entry_drop_by_key(a->store, keys[i], err));
 	a->out->count = (uint32_t)n;
 	a->out->changed = n > 0;
 	return CODE_OK;

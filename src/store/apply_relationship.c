@@ -47,14 +47,34 @@ static enum code relationship_put(struct apply *a, uint64_t seq, const Pb__Feder
 	return row_replace(a->store, TABLE_RELATIONSHIP, CELLS(TEXT(bare->trust_domain), INT(seq), BLOB(blob)), err);
 }
 
+/* What the edge has checked; false: refused. */
+static bool is_whole(struct apply *a, const Pb__FederationRelationship *in)
+{
+	const Pb__Bundle *bundle = in != NULL ? in->trust_domain_bundle : NULL;
+
+	if (in == NULL || in->trust_domain[0] == '\0')
+		outcome_refuse(a, CODE_INVALID_ARGUMENT, "missing federation relationship");
+	else if (strcmp(in->trust_domain, a->store->trust_domain) == 0)
+		outcome_refuse(a, CODE_INVALID_ARGUMENT,
+			       "unable to create federation relationship for server trust domain");
+	else if (bundle != NULL && strcmp(bundle->trust_domain, in->trust_domain) != 0)
+		outcome_refuse(a, CODE_INVALID_ARGUMENT,
+			       "trust domain bundle (\"%s\") must match the trust domain of the federation "
+			       "relationship (\"%s\")",
+			       bundle->trust_domain, in->trust_domain);
+	else
+		return true;
+	return false;
+}
+
 enum code apply_relationship_create(struct apply *a, struct err *err)
 {
 	const Pb__FederationRelationship *in = a->command->relationship_create->relationship;
 	Pb__FederationRelationship *old;
 	uint64_t seq;
 
-	if (in == NULL || in->trust_domain[0] == '\0')
-		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "missing federation relationship");
+	if (!is_whole(a, in))
+		return CODE_OK;
 	TRY(relationship_get(a, in->trust_domain, &old, &seq, err));
 	if (old != NULL)
 		return outcome_refuse(a, CODE_INTERNAL,
@@ -74,8 +94,8 @@ enum code apply_relationship_update(struct apply *a, struct err *err)
 	Pb__FederationRelationship *now;
 	uint64_t seq;
 
-	if (in == NULL || in->trust_domain[0] == '\0')
-		return outcome_refuse(a, CODE_INVALID_ARGUMENT, "missing federation relationship");
+	if (!is_whole(a, in))
+		return CODE_OK;
 	TRY(relationship_get(a, in->trust_domain, &now, &seq, err));
 	if (now == NULL)
 		return outcome_refuse(a, CODE_INTERNAL, "unable to fetch federation relationship: record not found");

@@ -91,7 +91,9 @@ static enum code set_up(struct db *db, enum db_mode mode, struct err *err)
 
 	sqlite3_extended_result_codes(db->handle, 1);
 	sqlite3_busy_handler(db->handle, wait_busy, &limits_ms[mode == DB_CHECKPOINTER]);
-	snprintf(text, sizeof text, "PRAGMA cache_size = -%d; PRAGMA temp_store = MEMORY; PRAGMA secure_delete = OFF%s",
+	snprintf(text, sizeof text,
+		 "PRAGMA cache_size = -%d; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA "
+		 "secure_delete = OFF%s",
 		 mode == DB_WRITER ? WRITER_CACHE_KIB : READER_CACHE_KIB,
 		 mode == DB_READER ? "; PRAGMA query_only = ON" : "; PRAGMA synchronous = FULL");
 	TRY(db_exec(db, text, err));
@@ -164,6 +166,11 @@ void query_done(struct query *query)
 	else if (query->statement != NULL)
 		sqlite3_reset(query->statement);
 	query->statement = NULL;
+}
+
+void query_reset(struct query *query)
+{
+	sqlite3_reset(query->statement);
 }
 
 void query_int(struct query *query, int at, int64_t value)

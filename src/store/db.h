@@ -76,15 +76,15 @@ enum sql {
 	SQL_ENTRY_CHILDREN,
 	SQL_ENTRY_CHILDREN_AFTER,
 	SQL_ENTRY_ALL,
-	SQL_ENTRY_OF_SPIFFE_ID,
-	SQL_ENTRY_OF_BOTH,
+	SQL_ENTRY_ROW,
+	SQL_ENTRY_KEYS_BY_SPIFFE_ID,
 	SQL_ENTRY_EXPIRED,
 	SQL_ENTRY_IS_NAMED,
 	SQL_ALIAS_BY_SELECTOR,
-	SQL_FEDERATES_ENTRIES,
 	SQL_ALIAS_FILED,
 	SQL_FEDERATES_COUNT,
 	SQL_FEDERATES_KEYS,
+	SQL_FEDERATES_NEXT,
 
 	SQL_AGENT_ALL,
 	SQL_AGENT_EXPIRED,
@@ -125,6 +125,7 @@ enum code query_open_table(struct db *db, const char *table, struct query *out, 
 void query_int(struct query *query, int at, int64_t value); /* `at` counts from 1 */
 void query_text(struct query *query, int at, const char *text);
 void query_blob(struct query *query, int at, const void *data, size_t len);
+void query_reset(struct query *query); /* to run it again with other values */
 /* *row: there is one. */
 enum code query_step(struct query *query, bool *row, struct err *err);
 

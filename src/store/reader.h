@@ -30,7 +30,9 @@ struct arena *view_arena(struct view *view);
 enum code entry_row_fill(struct view *view, uint64_t seq, struct span blob, struct buf *texts, struct entry_row *out,
 			 struct err *err);
 
-/* The set of a filter, sorted and without duplicates; INTERNAL in SPIRE's words for an unknown behaviour. */
-enum code match_prepare(const Pb__SelectorMatch *match, struct arena *arena, struct selector_set *out, struct err *err);
+/* The set of a filter, sorted and without duplicates; INTERNAL in SPIRE's words ("unhandled <what>match behavior") for
+ * an unknown behaviour. */
+enum code match_prepare(const Pb__SelectorMatch *match, const char *what, struct arena *arena, struct selector_set *out,
+			struct err *err);
 
 #endif

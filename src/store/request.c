@@ -9,6 +9,7 @@ enum {
 	REQUESTS_ALL = 100000,
 	REQUESTS_CALLER = 10000,
 	REQUESTS_EXPIRE_STEP = 2048, /* dropped a batch at most: more than a batch can add */
+	ENTRY_KEPT_MAX = 16 << 10,   /* a larger entry is not kept with the outcome */
 };
 static const int64_t REQUEST_TTL_MS = INT64_C(24) * 3600 * 1000;
 
@@ -93,11 +94,67 @@ static enum code check_room(struct apply *a, bool *room, struct err *err)
 	return CODE_OK;
 }
 
+/* What is large is not kept a second time: a retry gets it as it is by then. */
+static struct span outcome_pack(struct apply *a)
+{
+	Pb__Outcome kept = *a->out;
+	Pb__Bundle bundle = PB__BUNDLE__INIT;
+	Pb__FederationRelationship relationship;
+	Pb__Entry entry = PB__ENTRY__INIT;
+
+	if (kept.bundle != NULL) {
+		bundle.trust_domain = kept.bundle->trust_domain;
+		kept.bundle = &bundle;
+	}
+	if (kept.relationship != NULL && kept.relationship->trust_domain_bundle != NULL) {
+		relationship = *kept.relationship;
+		bundle.trust_domain = relationship.trust_domain;
+		relationship.trust_domain_bundle = &bundle;
+		kept.relationship = &relationship;
+	}
+	if (kept.entry != NULL && protobuf_c_message_get_packed_size(&kept.entry->base) > ENTRY_KEPT_MAX) {
+		entry.id = kept.entry->id;
+		kept.entry = &entry;
+	}
+	return message_pack_arena(&kept, a->arena);
+}
+
+static enum code bundle_again(struct apply *a, Pb__Bundle **bundle, struct err *err)
+{
+	Pb__Bundle *now;
+
+	if (*bundle == NULL)
+		return CODE_OK;
+	TRY(bundle_get(a->store->db, (*bundle)->trust_domain, a->arena, &now, err));
+	if (now != NULL)
+		*bundle = now;
+	return CODE_OK;
+}
+
+static enum code outcome_unpack(struct apply *a, struct span kept, struct err *err)
+{
+	Pb__Outcome *out = message_unpack(&pb__outcome__descriptor, kept, a->arena);
+	struct entry_at at;
+
+	if (out == NULL)
+		return err_set(err, CODE_DATA_LOSS, "a kept outcome in '%s' is damaged", a->store->db->path);
+	TRY(bundle_again(a, &out->bundle, err));
+	if (out->relationship != NULL)
+		TRY(bundle_again(a, &out->relationship->trust_domain_bundle, err));
+	if (out->entry != NULL && out->entry->spiffe_id == NULL) {
+		TRY(entry_by_id(a->store->db, out->entry->id, a->arena, &at, err));
+		if (at.found)
+			out->entry = message_unpack(&pb__entry__descriptor, at.blob, a->arena);
+	}
+	*a->out = *out;
+	a->out->replayed = true;
+	return CODE_OK;
+}
+
 enum code request_recall(struct apply *a, bool *known, struct err *err)
 {
 	uint8_t digest[32];
 	struct span kept, outcome;
-	Pb__Outcome *out;
 	bool room;
 
 	TRY(request_read(a, known, &kept, &outcome, err));
@@ -110,12 +167,7 @@ enum code request_recall(struct apply *a, bool *known, struct err *err)
 	if (kept.len != sizeof digest || memcmp(kept.data, digest, sizeof digest) != 0)
 		return outcome_refuse(a, CODE_INVALID_ARGUMENT,
 				      "the request id has been used for a request with other content");
-	out = message_unpack(&pb__outcome__descriptor, outcome, a->arena);
-	if (out == NULL)
-		return err_set(err, CODE_DATA_LOSS, "a kept outcome in '%s' is damaged", a->store->db->path);
-	*a->out = *out;
-	a->out->replayed = true;
-	return CODE_OK;
+	return outcome_unpack(a, outcome, err);
 }
 
 enum code request_remember(struct apply *a, struct err *err)
@@ -127,7 +179,7 @@ enum code request_remember(struct apply *a, struct err *err)
 
 	content_digest(a, digest);
 	hash = (struct span){ digest, sizeof digest };
-	outcome = message_pack_arena(a->out, a->arena);
+	outcome = outcome_pack(a);
 	TRY(row_drop(a->store, TABLE_REQUEST, CELLS(TEXT(command->caller), BLOB(id), INT(command->item)), &expired,
 		     err));
 	if (!expired)

@@ -91,7 +91,7 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_VIEW] = "SELECT applied, n_entries, n_agents, n_bundles FROM meta WHERE one = 1",
 
 	[SQL_PARENT_BY_ID] = "SELECT n, named FROM parent WHERE id = ?",
-	[SQL_PARENT_NAMED] = "SELECT n FROM parent WHERE id = ? AND named",
+	[SQL_PARENT_NAMED] = "SELECT n FROM parent INDEXED BY parent_named WHERE id = ? AND named",
 	[SQL_PARENT_ANY_NAMED] = "SELECT 1 FROM parent WHERE named LIMIT 1",
 	[SQL_PARENT_HAS_CHILD] = "SELECT 1 FROM entry WHERE key BETWEEN ?1 << 32 AND (?1 << 32) + 4294967295 LIMIT 1",
 	[SQL_ENTRY_BY_ID] = ENTRY_COLUMNS "WHERE id = ?",
@@ -103,9 +103,8 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_ENTRY_CHILDREN_AFTER] =
 		ENTRY_COLUMNS "WHERE key > (?1 << 32) + ?2 AND key <= (?1 << 32) + 4294967295 ORDER BY key",
 	[SQL_ENTRY_ALL] = ENTRY_COLUMNS "WHERE seq > ? ORDER BY seq",
-	[SQL_ENTRY_OF_SPIFFE_ID] = ENTRY_COLUMNS "WHERE spiffe_id = ?1 AND +seq > ?2 ORDER BY +seq",
-	[SQL_ENTRY_OF_BOTH] = ENTRY_COLUMNS "WHERE spiffe_id = ?1 AND +seq > ?2"
-					    " AND +key BETWEEN ?3 << 32 AND (?3 << 32) + 4294967295 ORDER BY +seq",
+	[SQL_ENTRY_ROW] = ENTRY_COLUMNS "WHERE key = ?",
+	[SQL_ENTRY_KEYS_BY_SPIFFE_ID] = "SELECT key FROM entry WHERE spiffe_id = ?",
 	[SQL_ENTRY_EXPIRED] =
 		"SELECT key FROM entry WHERE expires_at AND expires_at < ? ORDER BY expires_at, key LIMIT ?",
 	[SQL_ENTRY_IS_NAMED] = "SELECT 1 FROM entry WHERE spiffe_id = ? AND NOT EXISTS (SELECT 1 FROM alias WHERE"
@@ -113,11 +112,10 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_ALIAS_BY_SELECTOR] =
 		"SELECT entry.key, entry.spiffe_id, entry.blob FROM alias JOIN entry ON entry.key = alias.key"
 		" WHERE alias.selector = ?",
-	[SQL_FEDERATES_ENTRIES] = "SELECT entry.seq, entry.key, entry.blob FROM federates JOIN entry ON entry.key ="
-				  " federates.key WHERE federates.td = ?1 AND entry.seq > ?2 ORDER BY entry.seq",
 	[SQL_ALIAS_FILED] = "SELECT count(*) FROM (SELECT 1 FROM alias WHERE selector = ? LIMIT 1000)",
 	[SQL_FEDERATES_COUNT] = "SELECT count(*) FROM federates WHERE td = ?",
-	[SQL_FEDERATES_KEYS] = "SELECT key FROM federates WHERE td = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+	[SQL_FEDERATES_KEYS] = "SELECT key FROM federates WHERE td = ?",
+	[SQL_FEDERATES_NEXT] = "SELECT key FROM federates WHERE td = ?1 AND key > ?2 ORDER BY key LIMIT 1",
 
 	[SQL_AGENT_ALL] = AGENT_COLUMNS "WHERE seq > ? ORDER BY seq",
 	[SQL_AGENT_EXPIRED] = "SELECT id FROM agent WHERE not_after < ?1 AND serial <> '' AND (can_reattest OR ?2)"

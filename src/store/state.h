@@ -115,7 +115,8 @@ enum code entry_by_id(struct db *db, const char *id, struct arena *arena, struct
 enum code entry_create(struct apply *a, const Pb__Entry *given, struct err *err); /* outcome and all */
 enum code entry_drop(struct store *store, int64_t key, const Pb__Entry *entry, struct err *err);
 /* The entry with that key without `td` in federates_with; its revision stays. */
-enum code entry_dissociate(struct store *store, int64_t key, const char *td, struct arena *arena, struct err *err);
+enum code entry_dissociate(struct store *store, int64_t key, const char *td, struct err *err);
+enum code entry_drop_by_key(struct store *store, int64_t key, struct err *err);
 enum code entry_by_key(struct db *db, int64_t key, struct arena *arena, Pb__Entry **out,
 		       struct err *err);                                                            /* NULL: none */
 enum code parent_number(struct db *db, const char *id, int64_t *out, bool *named, struct err *err); /* 0: none */

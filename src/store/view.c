@@ -143,11 +143,11 @@ static enum code unhandled(const char *what, int behaviour, struct err *err)
 	OWN_BUF rune = { 0 }, quoted = { 0 };
 
 	if (behaviour == '"' || behaviour == '\'') /* the quotes that differ from those of a text */
-		return err_set(err, CODE_INTERNAL, "datastore-sql: unhandled %s match behavior '%s%c'", what,
+		return err_set(err, CODE_INTERNAL, "datastore-sql: unhandled %smatch behavior '%s%c'", what,
 			       behaviour == '"' ? "" : "\\", behaviour);
 	go_put_rune(&rune, (uint32_t)behaviour);
 	go_quote_bytes(&quoted, (const char *)rune.data, rune.len);
-	return err_set(err, CODE_INTERNAL, "datastore-sql: unhandled %s match behavior '%.*s'", what,
+	return err_set(err, CODE_INTERNAL, "datastore-sql: unhandled %smatch behavior '%.*s'", what,
 		       (int)quoted.len - 2, buf_text(&quoted) + 1);
 }
 
@@ -157,10 +157,11 @@ static bool known_behaviour(int behaviour)
 	       behaviour <= PB__SELECTOR_MATCH__MATCH_BEHAVIOR__MATCH_ANY;
 }
 
-enum code match_prepare(const Pb__SelectorMatch *match, struct arena *arena, struct selector_set *out, struct err *err)
+enum code match_prepare(const Pb__SelectorMatch *match, const char *what, struct arena *arena, struct selector_set *out,
+			struct err *err)
 {
 	if (!known_behaviour((int)match->match))
-		return unhandled("selectors", (int)match->match, err);
+		return unhandled(what, (int)match->match, err);
 	out->n = selectors_set(match->selectors, match->n_selectors, arena, &out->items);
 	return CODE_OK;
 }
@@ -179,11 +180,11 @@ static enum code matcher_prepare(const struct entry_filter *filter, struct arena
 
 	*out = (struct matcher){ .filter = filter };
 	if (filter->selectors != NULL)
-		TRY(match_prepare(filter->selectors, arena, &out->selectors, err));
+		TRY(match_prepare(filter->selectors, "selectors ", arena, &out->selectors, err));
 	if (federates == NULL)
 		return CODE_OK;
 	if (!known_behaviour((int)federates->match))
-		return unhandled("federates_with", (int)federates->match, err);
+		return unhandled("federates with ", (int)federates->match, err);
 	out->federates_with.items = arena_alloc(arena, federates->n_trust_domains * sizeof(const char *));
 	for (size_t i = 0; i < federates->n_trust_domains; i++) {
 		size_t k = 0;
@@ -218,40 +219,97 @@ static bool matches(const struct matcher *m, struct span blob)
 	       strings_match(blob, ENTRY_FEDERATES_WITH, &m->federates_with, (int)filter->federates_with->match);
 }
 
-/* The statement that looks at the fewest rows. *none: there can be no row. */
-static enum code choose(struct view *view, const struct matcher *m, uint64_t after, struct query *q, bool *none,
-			struct err *err)
+/* Where the rows come from, in order of creation: a statement that has it by itself, or keys of an index, sorted here
+ * (8 bytes each, while SQLite would sort whole rows). */
+struct source {
+	struct query rows;
+	bool by_key;
+	struct buf keys;
+	size_t next;
+};
+
+static void source_done(struct source *source)
+{
+	query_done(&source->rows);
+	buf_done(&source->keys);
+}
+
+static int compare_seqs(const void *left, const void *right)
+{
+	uint32_t a = (uint32_t) * (const int64_t *)left, b = (uint32_t) * (const int64_t *)right;
+
+	return (a > b) - (a < b);
+}
+
+static enum code gather(struct view *view, enum sql sql, const char *text, uint64_t after, int64_t parent,
+			struct source *out, struct err *err)
+{
+	OWN_QUERY q = { 0 };
+	bool row;
+
+	out->by_key = true;
+	TRY(query_open(view->db, sql, &q, err));
+	query_text(&q, 1, text);
+	for (;;) {
+		int64_t key;
+
+		TRY(query_step(&q, &row, err));
+		if (!row)
+			break;
+		key = column_int(&q, 0);
+		if ((uint32_t)key > after && (parent == 0 || key >> 32 == parent))
+			buf_append(&out->keys, &key, sizeof key);
+	}
+	if (out->keys.len > 0)
+		qsort(out->keys.data, out->keys.len / sizeof(int64_t), sizeof(int64_t), compare_seqs);
+	return query_open(view->db, SQL_ENTRY_ROW, &out->rows, err);
+}
+
+/* Picks what looks at the fewest rows. */
+static enum code source_open(struct view *view, const struct matcher *m, uint64_t after, struct source *out,
+			     struct err *err)
 {
 	const struct entry_filter *filter = m->filter;
 	int64_t parent = 0;
 	bool named;
 
-	*none = false;
 	if (filter->parent_id != NULL) {
 		TRY(parent_number(view->db, filter->parent_id, &parent, &named, err));
-		*none = parent == 0;
+		if (parent == 0) {
+			out->by_key = true; /* of no keys */
+			return CODE_OK;
+		}
 	}
-	if (*none)
+	if (filter->spiffe_id != NULL)
+		return gather(view, SQL_ENTRY_KEYS_BY_SPIFFE_ID, filter->spiffe_id, after, parent, out, err);
+	if (parent != 0) {
+		TRY(query_open(view->db, SQL_ENTRY_CHILDREN_AFTER, &out->rows, err));
+		query_int(&out->rows, 1, parent);
+		query_int(&out->rows, 2, (int64_t)(after < UINT32_MAX ? after : UINT32_MAX));
 		return CODE_OK;
-	if (filter->spiffe_id != NULL) {
-		TRY(query_open(view->db, parent != 0 ? SQL_ENTRY_OF_BOTH : SQL_ENTRY_OF_SPIFFE_ID, q, err));
-		query_text(q, 1, filter->spiffe_id);
-		query_int(q, 2, (int64_t)after);
-		if (parent != 0)
-			query_int(q, 3, parent);
-	} else if (parent != 0) {
-		TRY(query_open(view->db, SQL_ENTRY_CHILDREN_AFTER, q, err));
-		query_int(q, 1, parent);
-		query_int(q, 2, (int64_t)(after < UINT32_MAX ? after : UINT32_MAX));
-	} else if (m->federates_with.n == 1) { /* every behaviour asks for that one */
-		TRY(query_open(view->db, SQL_FEDERATES_ENTRIES, q, err));
-		query_text(q, 1, m->federates_with.items[0]);
-		query_int(q, 2, (int64_t)after);
-	} else {
-		TRY(query_open(view->db, SQL_ENTRY_ALL, q, err));
-		query_int(q, 1, (int64_t)after);
 	}
+	if (m->federates_with.n == 1) /* every behaviour asks for that one */
+		return gather(view, SQL_FEDERATES_KEYS, m->federates_with.items[0], after, 0, out, err);
+	TRY(query_open(view->db, SQL_ENTRY_ALL, &out->rows, err));
+	query_int(&out->rows, 1, (int64_t)after);
 	return CODE_OK;
+}
+
+static enum code source_next(struct source *source, bool *row, struct err *err)
+{
+	int64_t key;
+
+	if (!source->by_key)
+		return query_step(&source->rows, row, err);
+	*row = source->next < source->keys.len;
+	if (!*row)
+		return CODE_OK;
+	memcpy(&key, source->keys.data + source->next, sizeof key);
+	source->next += sizeof key;
+	query_reset(&source->rows);
+	query_int(&source->rows, 1, key);
+	TRY(query_step(&source->rows, row, err));
+	return *row ? CODE_OK : err_set(err, CODE_DATA_LOSS, "an entry that an index names is missing");
 }
 
 enum code view_entries(struct view *view, const struct entry_filter *filter, uint64_t after, size_t limit,
@@ -259,23 +317,25 @@ enum code view_entries(struct view *view, const struct entry_filter *filter, uin
 {
 	static const struct entry_filter all;
 	OWN_STRUCT(arena) arena = arena_new();
-	OWN_QUERY q = { 0 };
+	__attribute__((cleanup(source_done))) struct source source = { 0 };
 	OWN_BUF texts = { 0 };
 	struct matcher m;
-	bool none, row;
+	bool row;
 	size_t n = 0;
 
 	TRY(matcher_prepare(filter != NULL ? filter : &all, arena, &m, err));
-	TRY(choose(view, &m, after < INT64_MAX ? after : INT64_MAX, &q, &none, err));
-	while (!none && (limit == 0 || n < limit)) {
+	TRY(source_open(view, &m, after < INT64_MAX ? after : INT64_MAX, &source, err));
+	while (limit == 0 || n < limit) {
 		struct entry_row out;
+		struct span blob;
 
-		TRY(query_step(&q, &row, err));
+		TRY(source_next(&source, &row, err));
 		if (!row)
 			break;
-		if (!matches(&m, column_blob(&q, 2)))
+		blob = column_blob(&source.rows, 2);
+		if (!matches(&m, blob))
 			continue;
-		TRY(entry_row_fill(view, (uint64_t)column_int(&q, 0), column_blob(&q, 2), &texts, &out, err));
+		TRY(entry_row_fill(view, (uint64_t)column_int(&source.rows, 0), blob, &texts, &out, err));
 		TRY(each(&out, ctx, err));
 		n++;
 	}

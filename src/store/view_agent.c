@@ -117,7 +117,7 @@ enum code view_agents(struct view *view, const struct agent_filter *filter, uint
 	if (filter->selectors != NULL) {
 		if (filter->selectors->n_selectors == 0)
 			return err_set(err, CODE_INTERNAL, "cannot list by empty selectors set");
-		TRY(match_prepare(filter->selectors, arena, &set, err));
+		TRY(match_prepare(filter->selectors, "", arena, &set, err));
 	}
 	TRY(query_open(view->db, SQL_AGENT_ALL, &q, err));
 	query_int(&q, 1, (int64_t)(after < INT64_MAX ? after : INT64_MAX));
