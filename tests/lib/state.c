@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/state.h"
+#include "store/db.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -133,4 +134,16 @@ void state_check_digest(struct state *state)
 	store_digest(state->store, kept);
 	must(state, store_recount_digest(state->store, counted, &state->err));
 	CHECK_BYTES(kept, counted, 32);
+}
+
+void state_check_empty(struct state *state, const char *table)
+{
+	OWN_STRUCT(db) db = NULL;
+	OWN_QUERY q = { 0 };
+	bool row;
+
+	must(state, db_open(state->path, DB_READER, &db, &state->err));
+	must(state, query_open_table(db, table, &q, &state->err));
+	must(state, query_step(&q, &row, &state->err));
+	assert_false(row);
 }

@@ -39,4 +39,6 @@ Pb__Selector **state_selectors(struct state *state, const char *text, size_t *n)
 /* The kept digest is the one of the file's rows. */
 void state_check_digest(struct state *state);
 
+void state_check_empty(struct state *state, const char *table);
+
 #endif
