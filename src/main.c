@@ -2,6 +2,7 @@
 /* The table of commands, nothing else: sorted by words, as the help shows them. */
 #include "cmd/command.h"
 #include "cmd/commands.h"
+#include "cmd/run_flags.h"
 
 static const struct command commands[] = {
 	{ "agent ban", "Bans an agent: it is not served and may not attest again", &cmd_agent_ban },

@@ -4,10 +4,7 @@
 
 #include "cmd/cli.h"
 
-/* Every command, for the table in main.c. argv[0..argc) is what stands behind the command's words. */
-
-int cmd_run(int argc, char **argv);
-int cmd_validate(int argc, char **argv);
+/* Every command that talks to a server, for the table in main.c. */
 
 extern const struct cli_command cmd_agent_ban, cmd_agent_count, cmd_agent_evict, cmd_agent_list, cmd_agent_purge,
 	cmd_agent_show;

@@ -68,18 +68,16 @@ struct minted {
 	struct buf key; /* PKCS #8 */
 };
 
-static void minted_done(struct minted *minted)
-{
-	if (minted->key.data != NULL)
-		OPENSSL_cleanse(minted->key.data, minted->key.cap);
-	buf_done(&minted->key);
-}
-
 static void wipe(struct buf *buf)
 {
 	if (buf->data != NULL)
 		OPENSSL_cleanse(buf->data, buf->cap);
 	buf_done(buf);
+}
+
+static void minted_done(struct minted *minted)
+{
+	wipe(&minted->key);
 }
 
 #define OWN_SECRET_BUF __attribute__((cleanup(wipe))) struct buf

@@ -279,6 +279,27 @@ TEST(a_document_cut_anywhere_is_refused)
 	}
 }
 
+/* One byte changed anywhere: an answer, and what is taken can be written again. */
+TEST(a_document_bent_anywhere)
+{
+	static const char doc[] = DOC("{" X509 "},{" JWT "},{" RSA ",\"use\":\"jwt-svid\",\"kid\":\"r\"}");
+	static const char bytes[] = "\"{A\xff";
+
+	for (size_t i = 0; i < sizeof doc - 1; i++)
+		for (const char *byte = bytes; *byte != '\0'; byte++) {
+			OWN_STRUCT(arena) arena = arena_new();
+			char bent[sizeof doc];
+			struct err err = { 0 };
+			Pb__Bundle *bundle;
+			OWN_BUF out = { 0 };
+
+			memcpy(bent, doc, sizeof doc);
+			bent[i] = *byte;
+			if (jwks_read(bent, sizeof doc - 1, JWKS_GO_SPIFFE, "td", arena, &bundle, &err) == CODE_OK)
+				CHECK_CODE(jwks_write(bundle, JWKS_GO_SPIFFE, &out, &err), CODE_OK);
+		}
+}
+
 #define PEM(type, body) "-----BEGIN " type "-----\n" body "\n-----END " type "-----\n"
 
 static const struct {
