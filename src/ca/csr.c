@@ -4,6 +4,8 @@
 
 #include "ca/csr.h"
 
+#include "base/gotext.h"
+
 #include "ca/der.h"
 #include "ca/name.h"
 
@@ -24,22 +26,38 @@ static enum code malformed(struct err *err, const char *text)
 	return err_set(err, CODE_INVALID_ARGUMENT, "%s", text);
 }
 
-/* A text of the SAN. NUL is refused beside what is not ASCII: our strings end there. */
-static enum code san_text(struct span content, struct arena *arena, const char *what, const char **out, struct err *err)
+static enum code check_ascii(struct span content, const char *what, struct err *err)
 {
 	for (size_t i = 0; i < content.len; i++)
-		if (content.data[i] >= 0x80 || content.data[i] == 0)
+		if (content.data[i] >= 0x80)
 			return err_set(err, CODE_INVALID_ARGUMENT, "x509: SAN %s is malformed", what);
+	return CODE_OK;
+}
+
+/* NUL is refused: our strings end there, and a name must not be taken for its beginning. */
+static enum code san_dns_name(struct span content, struct arena *arena, const char **out, struct err *err)
+{
+	TRY(check_ascii(content, "dNSName", err));
+	if (memchr(content.data, '\0', content.len) != NULL)
+		return malformed(err, "x509: SAN dNSName is malformed");
 	*out = arena_strndup(arena, (const char *)content.data, content.len);
 	return CODE_OK;
 }
 
 static enum code san_uri(struct span content, struct arena *arena, const char **out, struct err *err)
 {
-	TRY(san_text(content, arena, "uniformResourceIdentifier", out, err));
-	for (const char *c = *out; *c != '\0'; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			return malformed(err, "x509: cannot parse URI: net/url: invalid control character in URL");
+	TRY(check_ascii(content, "uniformResourceIdentifier", err));
+	for (size_t i = 0; i < content.len; i++) {
+		OWN_BUF quoted = { 0 };
+
+		if (content.data[i] >= ' ' && content.data[i] != 0x7f)
+			continue;
+		go_quote_bytes(&quoted, (const char *)content.data, content.len);
+		return err_set(err, CODE_INVALID_ARGUMENT,
+			       "x509: cannot parse URI %s: parse %s: net/url: invalid control character in URL",
+			       buf_text(&quoted), buf_text(&quoted));
+	}
+	*out = arena_strndup(arena, (const char *)content.data, content.len);
 	return CODE_OK;
 }
 
@@ -52,27 +70,25 @@ static enum code read_san(struct span value, struct arena *arena, struct csr *ou
 	if (der_expect(&value, DER_SEQUENCE, "", &names, err) != CODE_OK)
 		return malformed(err, "x509: invalid subject alternative names");
 	for (in = names.content; in.len > 0; n++)
-		if (der_next(&in, "", &name, err) != CODE_OK)
+		if (der_next(&in, &name, err) != CODE_OK)
 			return malformed(err, "x509: invalid subject alternative name");
 	if (n > NAMES_MAX)
 		return err_set(err, CODE_INVALID_ARGUMENT, "x509: more than %d subject alternative names", NAMES_MAX);
 	out->uris = arena_alloc(arena, n * sizeof *out->uris);
 	out->dns_names = arena_alloc(arena, n * sizeof *out->dns_names);
 	for (in = names.content; in.len > 0;) {
-		const char *ignored;
-
-		TRY(der_next(&in, "", &name, err));
+		TRY(der_next(&in, &name, err));
 		switch (name.tag ^ DER_CONTEXT) {
 		case SAN_URI:
 			TRY(san_uri(name.content, arena, &out->uris[out->n_uris], err));
 			out->n_uris++;
 			break;
 		case SAN_DNS:
-			TRY(san_text(name.content, arena, "dNSName", &out->dns_names[out->n_dns_names], err));
+			TRY(san_dns_name(name.content, arena, &out->dns_names[out->n_dns_names], err));
 			out->n_dns_names++;
 			break;
 		case SAN_EMAIL:
-			TRY(san_text(name.content, arena, "rfc822Name", &ignored, err));
+			TRY(check_ascii(name.content, "rfc822Name", err));
 			break;
 		case SAN_IP:
 			if (name.content.len != 4 && name.content.len != 16)
@@ -89,12 +105,12 @@ static enum code read_extension(struct span *in, struct span *oid, struct span *
 {
 	struct der_item extension, item;
 
-	TRY(der_expect(in, DER_SEQUENCE, "Extension", &extension, err));
+	TRY(der_element(in, DER_SEQUENCE, &extension, err));
 	TRY(der_expect(&extension.content, DER_OID, "ObjectIdentifier", &item, err));
 	TRY(der_check_oid(item.content, err));
 	*oid = item.content;
 	if (der_peek(&extension.content, DER_BOOLEAN)) {
-		TRY(der_next(&extension.content, "bool", &item, err));
+		TRY(der_next(&extension.content, &item, err));
 		if (item.content.len != 1 || (item.content.data[0] != 0 && item.content.data[0] != 0xff))
 			return malformed(err, "asn1: syntax error: invalid boolean");
 	}
@@ -161,7 +177,7 @@ static bool is_extension_request(struct span attribute, struct span *values)
 	    der_expect(&sequence.content, DER_SET, "", &set, NULL) != CODE_OK || set.content.len == 0)
 		return false;
 	for (in = set.content; in.len > 0;)
-		if (der_next(&in, "", &value, NULL) != CODE_OK)
+		if (der_next(&in, &value, NULL) != CODE_OK)
 			return false;
 	*values = set.content;
 	return true;
@@ -174,9 +190,9 @@ static enum code read_attributes(struct span in, struct arena *arena, struct csr
 	struct der_item attribute;
 
 	while (all.len > 0) /* all well-formed, before any is looked into */
-		TRY(der_next(&all, "RawValue", &attribute, err));
+		TRY(der_next(&all, &attribute, err));
 	while (in.len > 0) {
-		TRY(der_next(&in, "RawValue", &attribute, err));
+		TRY(der_next(&in, &attribute, err));
 		if (is_extension_request(attribute.whole, &values))
 			TRY(read_extensions(values, &found, err));
 	}
@@ -190,13 +206,25 @@ static enum code read_info(struct span in, struct csr *out, struct span *attribu
 
 	TRY(der_expect(&in, DER_INTEGER, "int", &item, err));
 	TRY(der_check_integer(item.content, err));
-	TRY(der_next(&in, "RawValue", &item, err));
+	if (item.content.len > 8)
+		return malformed(err, "asn1: structure error: integer too large");
+	TRY(der_next(&in, &item, err));
 	out->subject = item.whole;
 	TRY(der_expect(&in, DER_SEQUENCE, "publicKeyInfo", &item, err));
 	out->spki = item.whole;
 	TRY(der_expect(&in, DER_CONTEXT_CONSTRUCTED, "attributes", &item, err));
 	*attributes = item.content;
 	return CODE_OK;
+}
+
+/* The content of an AlgorithmIdentifier { oid, parameters OPTIONAL }. */
+static enum code check_algorithm(struct span in, struct err *err)
+{
+	struct der_item item;
+
+	TRY(der_expect(&in, DER_OID, "ObjectIdentifier", &item, err));
+	TRY(der_check_oid(item.content, err));
+	return in.len == 0 ? CODE_OK : der_next(&in, &item, err);
 }
 
 enum code csr_parse(const uint8_t *der, size_t len, struct arena *arena, struct csr *out, struct err *err)
@@ -211,6 +239,7 @@ enum code csr_parse(const uint8_t *der, size_t len, struct arena *arena, struct 
 	TRY(read_info(info.content, &csr, &attributes, err));
 	TRY(der_expect(&request.content, DER_SEQUENCE, "AlgorithmIdentifier", &algorithm, err));
 	csr.signature_algorithm = algorithm.whole;
+	TRY(check_algorithm(algorithm.content, err));
 	TRY(der_expect(&request.content, DER_BIT_STRING, "BitString", &signature, err));
 	TRY(der_bits(signature.content, &csr.signature, err));
 	if (in.len != 0)

@@ -104,12 +104,11 @@ static enum code take(struct span *in, uint8_t tag, size_t head, size_t length, 
 	return CODE_OK;
 }
 
-enum code der_next(struct span *in, const char *what, struct der_item *out, struct err *err)
+enum code der_next(struct span *in, struct der_item *out, struct err *err)
 {
 	uint8_t tag;
 	size_t head, length;
 
-	(void)what; /* any tag will do: nothing to tell */
 	TRY(read_head(*in, &tag, &head, &length, err));
 	return take(in, tag, head, length, out, err);
 }
@@ -125,6 +124,19 @@ enum code der_expect(struct span *in, uint8_t tag, const char *what, struct der_
 			err, CODE_INVALID_ARGUMENT,
 			"asn1: structure error: tags don't match (%d vs {class:%d tag:%d length:%zu isCompound:%s}) %s",
 			tag & 0x1f, got >> 6, got & 0x1f, length, got & 0x20 ? "true" : "false", what);
+	return take(in, got, head, length, out, err);
+}
+
+enum code der_element(struct span *in, uint8_t tag, struct der_item *out, struct err *err)
+{
+	uint8_t got;
+	size_t head, length;
+
+	TRY(read_head(*in, &got, &head, &length, err));
+	if (got != tag)
+		return structure(err, "sequence tag mismatch");
+	if (length > in->len - head)
+		return syntax(err, "truncated sequence");
 	return take(in, got, head, length, out, err);
 }
 

@@ -41,9 +41,11 @@ struct der_item {
 
 /* Takes the next element off `in`. INVALID_ARGUMENT with the texts of SPIRE's ASN.1 reader; `what` names the element in
  * them. */
-enum code der_next(struct span *in, const char *what, struct der_item *out, struct err *err);
+enum code der_next(struct span *in, struct der_item *out, struct err *err);
 /* The same, and it must have this tag. */
 enum code der_expect(struct span *in, uint8_t tag, const char *what, struct der_item *out, struct err *err);
+/* The same for an element of a SEQUENCE OF or SET OF, whose texts are others. */
+enum code der_element(struct span *in, uint8_t tag, struct der_item *out, struct err *err);
 /* The next element if it has this tag; else false and nothing is taken. */
 bool der_peek(const struct span *in, uint8_t tag);
 

@@ -170,10 +170,10 @@ static enum code read_attribute(struct span *set, struct arena *arena, struct na
 	bool is_text;
 	int part;
 
-	TRY(der_expect(set, DER_SEQUENCE, "AttributeTypeAndValue", &attribute, err));
+	TRY(der_element(set, DER_SEQUENCE, &attribute, err));
 	TRY(der_expect(&attribute.content, DER_OID, "ObjectIdentifier", &oid, err));
 	TRY(der_check_oid(oid.content, err));
-	TRY(der_next(&attribute.content, "Value", &value, err));
+	TRY(der_next(&attribute.content, &value, err));
 	TRY(read_value(&value, arena, &text, &is_text, err));
 	if (name == NULL)
 		return CODE_OK;
@@ -193,7 +193,7 @@ static enum code read_name(struct span der, struct arena *arena, struct name *na
 	if (der.len != 0)
 		return err_set(err, CODE_INVALID_ARGUMENT, "x509: trailing data after X.509 Subject");
 	while (sequence.content.len > 0) {
-		TRY(der_expect(&sequence.content, DER_SET, "RelativeDistinguishedNameSET", &set, err));
+		TRY(der_element(&sequence.content, DER_SET, &set, err));
 		while (set.content.len > 0)
 			TRY(read_attribute(&set.content, arena, name, err));
 	}

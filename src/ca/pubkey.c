@@ -136,6 +136,13 @@ static enum code invalid(struct err *err, const char *text)
 	return err_set(err, CODE_INVALID_ARGUMENT, "%s", text);
 }
 
+/* The same after OpenSSL refused: what it has to say is dropped. */
+static enum code failed(struct err *err, const char *text)
+{
+	err_crypto(NULL, CODE_INVALID_ARGUMENT, "%s", text);
+	return invalid(err, text);
+}
+
 /* SPKI from parts, for the rare input whose encoding was not the canonical one. */
 static struct span encode(struct arena *arena, const uint8_t *oid, size_t oid_len, struct span parameters,
 			  struct span bits)
@@ -242,7 +249,7 @@ static enum code check_usable(const struct pubkey *key, struct err *err)
 
 	if (key->kind == PUBKEY_P256) {
 		if (!p256_take_point(p256_mine(), key->bits))
-			return err_crypto(err, CODE_INVALID_ARGUMENT, "P256 point not on curve");
+			return failed(err, "P256 point not on curve");
 		return CODE_OK;
 	}
 	return pkey_of(key->der, &pkey, err);
@@ -263,7 +270,7 @@ enum code pubkey_parse(struct span der, struct arena *arena, struct pubkey *out,
 	TRY(der_expect(&algorithm_fields, DER_OID, "ObjectIdentifier", &oid, err));
 	TRY(der_check_oid(oid.content, err));
 	if (algorithm_fields.len > 0)
-		TRY(der_next(&algorithm_fields, "RawValue", &parameters, err));
+		TRY(der_next(&algorithm_fields, &parameters, err));
 	TRY(der_expect(&fields, DER_BIT_STRING, "BitString", &bit_string, err));
 	TRY(der_bits(bit_string.content, &bits, err));
 	given = bits;
@@ -446,18 +453,10 @@ static enum code verify_rsa(EVP_PKEY *pkey, const struct algorithm *algorithm, c
 	    EVP_PKEY_CTX_set_rsa_padding(ctx, algorithm->pss ? RSA_PKCS1_PSS_PADDING : RSA_PKCS1_PADDING) <= 0 ||
 	    EVP_PKEY_CTX_set_signature_md(ctx, digest_md(algorithm->digest)) <= 0 ||
 	    (algorithm->pss && EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, RSA_PSS_SALTLEN_DIGEST) <= 0))
-		return err_crypto(err, CODE_INVALID_ARGUMENT, "crypto/rsa: verification error");
-	if (EVP_PKEY_verify(ctx, signature.data, signature.len, digest, digest_len) != 1) {
-		err_crypto(NULL, CODE_INVALID_ARGUMENT, "drain");
-		return err_set(err, CODE_INVALID_ARGUMENT, "crypto/rsa: verification error");
-	}
+		return failed(err, "crypto/rsa: verification error");
+	if (EVP_PKEY_verify(ctx, signature.data, signature.len, digest, digest_len) != 1)
+		return failed(err, "crypto/rsa: verification error");
 	return CODE_OK;
-}
-
-static enum code failed(struct err *err, const char *text)
-{
-	err_crypto(NULL, CODE_INVALID_ARGUMENT, "drain");
-	return err_set(err, CODE_INVALID_ARGUMENT, "%s", text);
 }
 
 static enum code verify_ecdsa(const struct pubkey *key, const uint8_t *digest, size_t digest_len, struct span signature,

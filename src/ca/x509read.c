@@ -124,7 +124,7 @@ enum code x509_find_subject(struct span cert, struct span *out, struct err *err)
 	TRY(der_expect(&certificate.content, DER_SEQUENCE, "tbsCertificate", &tbs, err));
 	in = tbs.content;
 	if (der_peek(&in, DER_CONTEXT_CONSTRUCTED))
-		TRY(der_next(&in, "version", &item, err));
+		TRY(der_next(&in, &item, err));
 	TRY(der_expect(&in, DER_INTEGER, "serial", &item, err));
 	TRY(der_expect(&in, DER_SEQUENCE, "signature", &item, err));
 	TRY(der_expect(&in, DER_SEQUENCE, "issuer", &item, err));
