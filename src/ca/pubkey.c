@@ -438,8 +438,8 @@ static const struct algorithm *find_algorithm(struct span der)
 	return NULL;
 }
 
-static enum code verify_rsa(EVP_PKEY *pkey, const struct algorithm *algorithm, const uint8_t *digest, size_t digest_len,
-			    struct span signature, struct err *err)
+static enum code verify_rsa(EVP_PKEY *pkey, const struct algorithm *algorithm, int salt, const uint8_t *digest,
+			    size_t digest_len, struct span signature, struct err *err)
 {
 	OWN(EVP_PKEY_CTX) ctx = EVP_PKEY_CTX_new(pkey, NULL);
 	int bits = EVP_PKEY_get_bits(pkey);
@@ -452,7 +452,7 @@ static enum code verify_rsa(EVP_PKEY *pkey, const struct algorithm *algorithm, c
 	if (ctx == NULL || EVP_PKEY_verify_init(ctx) <= 0 ||
 	    EVP_PKEY_CTX_set_rsa_padding(ctx, algorithm->pss ? RSA_PKCS1_PSS_PADDING : RSA_PKCS1_PADDING) <= 0 ||
 	    EVP_PKEY_CTX_set_signature_md(ctx, digest_md(algorithm->digest)) <= 0 ||
-	    (algorithm->pss && EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, RSA_PSS_SALTLEN_DIGEST) <= 0))
+	    (algorithm->pss && EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, salt) <= 0))
 		return failed(err, "crypto/rsa: verification error");
 	if (EVP_PKEY_verify(ctx, signature.data, signature.len, digest, digest_len) != 1)
 		return failed(err, "crypto/rsa: verification error");
@@ -525,5 +525,34 @@ enum code pubkey_verify(const struct pubkey *key, struct span algorithm_der, str
 	if (algorithm->class == CLASS_ECDSA)
 		return verify_ecdsa(key, digest, digest_len, signature, err);
 	TRY(pkey_of(key->der, &pkey, err));
-	return verify_rsa(pkey, algorithm, digest, digest_len, signature, err);
+	return verify_rsa(pkey, algorithm, RSA_PSS_SALTLEN_DIGEST, digest, digest_len, signature, err);
+}
+
+/* ---- proof of possession ---- */
+
+bool pubkey_verify_ecdsa(const struct pubkey *key, const uint8_t digest[32], struct span r, struct span s)
+{
+	uint8_t der[2 * 80 + 2 * DER_HEAD_MAX];
+	struct der_out out = { der, der + sizeof der };
+	const uint8_t *end = out.at;
+
+	while (r.len > 0 && r.data[0] == 0)
+		r = (struct span){ r.data + 1, r.len - 1 };
+	while (s.len > 0 && s.data[0] == 0)
+		s = (struct span){ s.data + 1, s.len - 1 };
+	if (class_of(key->kind) != CLASS_ECDSA || r.len == 0 || s.len == 0 || r.len > 66 || s.len > 66)
+		return false;
+	der_put_unsigned(&out, s.data, s.len);
+	der_put_unsigned(&out, r.data, r.len);
+	der_head(&out, DER_SEQUENCE, end);
+	return verify_ecdsa(key, digest, 32, (struct span){ out.at, (size_t)(end - out.at) }, NULL) == CODE_OK;
+}
+
+bool pubkey_verify_pss(const struct pubkey *key, const uint8_t digest[32], struct span signature)
+{
+	static const struct algorithm any_salt = { CLASS_RSA, true, false, DIGEST_SHA256, "", 0, { 0 } };
+	OWN(EVP_PKEY) pkey = NULL;
+
+	return key->kind == PUBKEY_RSA && pkey_of(key->der, &pkey, NULL) == CODE_OK &&
+	       verify_rsa(pkey, &any_salt, RSA_PSS_SALTLEN_AUTO, digest, 32, signature, NULL) == CODE_OK;
 }

@@ -6,6 +6,8 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+#include <stdbool.h>
+
 /* Public keys as they come in requests (SubjectPublicKeyInfo), and signatures made by their owners. What SPIRE accepts
  * is accepted: RSA, ECDSA on the NIST curves (uncompressed points), Ed25519. */
 
@@ -32,5 +34,11 @@ struct span pubkey_bits_of(struct span der);
  * AlgorithmIdentifier, DER. INVALID_ARGUMENT with SPIRE's text. Hot: 41 us for P-256, of which 39 are the curve's. */
 enum code pubkey_verify(const struct pubkey *key, struct span algorithm, struct span data, struct span signature,
 			struct err *err);
+
+/* Proof of possession: a signature over a SHA-256 digest of 32 octets, which is not hashed again. ECDSA: r and s,
+ * big-endian. RSA: PSS with SHA-256, a salt of any length. False: it is not the key's, or the key is of another kind.
+ */
+bool pubkey_verify_ecdsa(const struct pubkey *key, const uint8_t digest[32], struct span r, struct span s);
+bool pubkey_verify_pss(const struct pubkey *key, const uint8_t digest[32], struct span signature);
 
 #endif
