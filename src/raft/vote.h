@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef RAFT_VOTE_H
+#define RAFT_VOTE_H
+
+#include "base/err.h"
+#include "base/own.h"
+
+#include <stdint.h>
+
+/* The term and the vote in it, in one record: what this node has promised. */
+struct vote;
+
+struct vote_state {
+	uint64_t term, voted_for; /* 0: no vote in this term */
+	uint64_t starts;          /* times that the file was opened, this one included: never twice the same (V19) */
+};
+
+/* Reads `path`, or makes it (term 0); counts the start. Refused, by name: a newer version's format (UNIMPLEMENTED),
+ * another node's file (FAILED_PRECONDITION), a damaged one (DATA_LOSS). */
+enum code vote_open(const char *path, const char *owner, struct vote **out, struct vote_state *state, struct err *err);
+void vote_close(struct vote *vote); /* NULL is fine */
+OWNABLE_STRUCT(vote, vote_close)
+
+/* Durable when it returns; a disk that fails ends the process. The term does not fall; in one term a vote once given
+ * stays (asserted). */
+void vote_write(struct vote *vote, uint64_t term, uint64_t voted_for);
+
+#endif
