@@ -53,7 +53,7 @@ TEST(every_key_of_the_server_goes_where_it_should)
 		     "ca_subject = { country = [\"DE\"], organization = [\"O\", \"P\"], common_name = \"n\" }\n"
 		     "log_level = \"Debug\" log_format = \"JSON\" log_file = \"/l\"\n"
 		     "ratelimit { attestation = false signing = \"true\" } prune_attested_nodes_expired_for = \"24h\"\n"
-		     "prune_attested_nodes_batch_size = 7 prune_tofu_nodes = true audit_log_enabled = false }\n"
+		     "prune_attested_nodes_batch_size = 7 prune_tofu_nodes = true audit_log_enabled = true }\n"
 		     "health_checks { listener_enabled = true bind_address = \"[::1]\" bind_port = 8080 live_path = "
 		     "\"/l\" "
 		     "ready_path = \"/r\" }\n"
@@ -67,6 +67,7 @@ TEST(every_key_of_the_server_goes_where_it_should)
 	CHECK_STR(config.socket_path, "/x/z.sock");
 	CHECK_NUM(config.admin_ids.n, 2);
 	CHECK_STR(config.admin_ids.items[1], "spiffe://c/d");
+	CHECK(config.audit_log_enabled);
 	CHECK_NUM(config.agent_ttl_s, 7200);
 	CHECK_NUM(config.default_x509_svid_ttl_s, 5400);
 	CHECK_NUM(config.default_jwt_svid_ttl_s, 1); /* not nothing */
@@ -350,8 +351,6 @@ TEST(keys_that_would_widen_access_are_refused)
 	static const struct {
 		const char *text, *error;
 	} cases[] = {
-		{ SERVER("\naudit_log_enabled = true"),
-		  "server.audit_log_enabled = true (line 2) is not supported: no audit log" },
 		{ SERVER("disable_jwt_svids = true"), "server.disable_jwt_svids = true (line 1) is not supported: " },
 		{ SERVER("proxy_protocol_trusted_cidrs = [\"10.0.0.0/8\"]"),
 		  "server.proxy_protocol_trusted_cidrs = [...] (line 1) is not supported: " },
