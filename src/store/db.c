@@ -73,8 +73,13 @@ static int wait_busy(void *limit_ms, int tries)
 
 enum code err_sqlite(struct db *db, const char *what, struct err *err)
 {
-	return err_set(err, CODE_INTERNAL, "cannot %s '%s': %s (%d)", what, db->path, sqlite3_errmsg(db->handle),
-		       sqlite3_extended_errcode(db->handle));
+	int number = sqlite3_extended_errcode(db->handle);
+
+	if ((number & 0xff) == SQLITE_NOTADB)
+		return err_set(err, CODE_FAILED_PRECONDITION, "state file '%s' is no state file of this server",
+			       db->path);
+	return err_set(err, (number & 0xff) == SQLITE_CORRUPT ? CODE_DATA_LOSS : CODE_INTERNAL,
+		       "cannot %s '%s': %s (%d)", what, db->path, sqlite3_errmsg(db->handle), number);
 }
 
 enum code db_exec(struct db *db, const char *text, struct err *err)

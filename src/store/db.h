@@ -105,8 +105,9 @@ void db_close(struct db *db);
 OWNABLE_STRUCT(db, db_close)
 enum code db_exec(struct db *db, const char *text, struct err *err);
 
-/* The one place where SQLite's codes become ours: INTERNAL "cannot <what> '<path>': <SQLite's words>"; INTERNAL of a
- * writer is fatal. */
+/* The one place where SQLite's codes become ours: INTERNAL "cannot <what> '<path>': <SQLite's words> (<its number>)",
+ * DATA_LOSS with the same text for a damaged file, FAILED_PRECONDITION for what is no database. Any of them is fatal to
+ * the writer. */
 enum code err_sqlite(struct db *db, const char *what, struct err *err);
 
 /* A statement in use: bind, step, read columns; it is reset when `struct query` goes out of scope. Bound memory must

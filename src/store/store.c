@@ -34,9 +34,6 @@ static enum code pragma_int(struct db *db, const char *text, int64_t *out, struc
 	sqlite3_finalize(statement);
 	if (rc == SQLITE_ROW)
 		return CODE_OK;
-	if (rc == SQLITE_NOTADB)
-		return err_set(err, CODE_FAILED_PRECONDITION, "state file '%s' is no state file of this server",
-			       db->path);
 	return err_sqlite(db, "read", err);
 }
 
