@@ -195,18 +195,25 @@ enum code entry_check_update(const Pb__Entry *entry, uint32_t set, struct err *e
 
 /* --- filters --- */
 
-/* As Go prints the number of an enum with %q: the character in single quotes. */
-static enum code unhandled(const char *what, const char *kind, int match, struct arena *arena, struct err *err)
+/* As Go prints a number with %q: the character in single quotes. */
+static const char *quote_rune(int number, struct arena *arena)
 {
 	OWN_BUF rune = { 0 }, quoted = { 0 };
-	char *text;
 
-	go_put_rune(&rune, match < 0 ? 0xfffd : (uint32_t)match);
+	if (number == '\'')
+		return "'\\''";
+	if (number == '"')
+		return "'\"'";
+	go_put_rune(&rune, number < 0 ? 0xfffd : (uint32_t)number);
 	go_quote_bytes(&quoted, (const char *)rune.data, rune.len);
-	text = arena_strdup(arena, buf_text(&quoted));
-	text[strlen(text) - 1] = '\0';
-	return err_set(err, CODE_INTERNAL, "failed to %s entries: datastore-sql: unhandled %s match behavior '%s'",
-		       what, kind, strcmp(text + 1, "'") == 0 ? "\\'" : text + 1);
+	quoted.data[0] = quoted.data[quoted.len - 1] = '\'';
+	return arena_strdup(arena, buf_text(&quoted));
+}
+
+static enum code unhandled(const char *what, const char *kind, int match, struct arena *arena, struct err *err)
+{
+	err_set(err, CODE_INTERNAL, "datastore-sql: unhandled %s match behavior %s", kind, quote_rune(match, arena));
+	return err_wrap(err, CODE_INTERNAL, "failed to %s entries", what);
 }
 
 static enum code filter_selectors(const Pb__SelectorMatch *in, struct err *err)

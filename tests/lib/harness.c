@@ -19,7 +19,8 @@
 #include <stdlib.h>
 
 struct harness_call {
-	struct call call; /* first: found again from it */
+	struct call call;    /* first: found again from it */
+	struct arena *arena; /* the call's; a handler may put another into its place for a while */
 	struct caller caller;
 	struct message message;
 	struct loop *loop;
@@ -67,7 +68,7 @@ static void add_reply(struct harness_call *h, struct span bytes)
 	struct harness_replies *replies = &h->replies;
 	void *message;
 
-	if (pb_decode(h->call.route->reply, bytes, h->call.arena, &message, h->call.err) != CODE_OK)
+	if (pb_decode(h->call.route->reply, bytes, h->arena, &message, h->call.err) != CODE_OK)
 		abort();
 	replies->items = xrealloc(replies->items, (replies->n + 1) * sizeof *replies->items);
 	replies->items[replies->n++] = message;
@@ -140,12 +141,13 @@ static struct harness_call *new_call(struct harness *h, struct caller who)
 	struct harness_call *made = xcalloc(1, sizeof *made);
 
 	made->caller = who;
+	made->arena = arena_new();
 	made->loop = h->api->loop;
 	made->message.deliver = deliver;
 	made->call = (struct call){
 		.server = h->server,
 		.api = h->api,
-		.arena = arena_new(),
+		.arena = made->arena,
 		.caller = &made->caller,
 		.request_id = "",
 		.deadline_ms = clock_mono_ms() + 60000,
@@ -372,6 +374,8 @@ void harness_authorities(struct harness *h)
 	command.bundle_append = &append;
 	must((enum code)harness_propose(h, &command)->code, &err);
 	must(x509_authority_new(ca_key, svid.cert, NULL, 0, &x509, &err), &err);
+	ca_key = NULL; /* the authority's now */
 	must(jwt_authority_new(jwt_key, kid, jwt.expires_at, &signer, &err), &err);
+	jwt_key = NULL;
 	keyring_swap(h->server->keyring, keyring_new(x509, signer, NULL, (struct span){ 0 }, 0, 0));
 }
