@@ -20,9 +20,10 @@ struct wal;
 enum { WAL_ENTRY_MAX = 4 << 20 }; /* bytes of one entry's payload; more is our own mistake */
 
 struct wal_options {
-	const char *dir;      /* made (0700) if it is missing; its parent is there */
+	const char *dir;      /* its parent is there */
 	const char *owner;    /* node id: a directory that another node wrote is refused */
-	struct loop *loop;    /* completions are delivered there; may not run yet. NULL: writes complete unsaid */
+	bool make;            /* a directory that is missing or empty is made; without it that is DATA_LOSS */
+	struct loop *loop;    /* completions are delivered there; need not run yet. NULL: on the log's thread */
 	size_t segment_bytes; /* 0: 8 MiB. Holds for segments that are made from now on. Tests take less */
 	unsigned spares;      /* 0: 2. Segments that are made ahead */
 };
