@@ -247,12 +247,14 @@ static enum code check_usable(const struct pubkey *key, struct err *err)
 {
 	OWN(EVP_PKEY) pkey = NULL;
 
-	if (key->kind == PUBKEY_P256) {
-		if (!p256_take_point(p256_mine(), key->bits))
-			return failed(err, "P256 point not on curve");
+	if (key->kind == PUBKEY_P256)
+		return p256_take_point(p256_mine(), key->bits) ? CODE_OK : failed(err, "P256 point not on curve");
+	if (pkey_of(key->der, &pkey, err) == CODE_OK)
 		return CODE_OK;
-	}
-	return pkey_of(key->der, &pkey, err);
+	for (size_t i = 0; i < sizeof curves / sizeof *curves; i++)
+		if (curves[i].kind == key->kind)
+			return err_set(err, CODE_INVALID_ARGUMENT, "%s point not on curve", curves[i].name);
+	return CODE_INVALID_ARGUMENT;
 }
 
 enum code pubkey_parse(struct span der, struct arena *arena, struct pubkey *out, struct err *err)
