@@ -138,7 +138,11 @@ enum code call_recv(struct call *call, const ProtobufCMessageDescriptor *type, v
 		return CODE_OK;
 	}
 	rc = pb_parse(type, message, call->arena, out, call->err);
-	return rc == CODE_OK ? rc : err_wrap(call->err, rc, "grpc: failed to unmarshal the received message");
+	if (rc != CODE_OK) {
+		err_wrap(call->err, rc, "grpc: failed to unmarshal the received message");
+		stream_fail(call->stream, call->err);
+	}
+	return rc;
 }
 
 enum code call_send(struct call *call, const void *message)

@@ -3,6 +3,7 @@
 #define API_SERVER_H
 
 #include "base/config.h"
+#include "base/list.h"
 #include "base/loop.h"
 #include "ca/keyring.h"
 #include "raft/replica.h"
@@ -36,6 +37,9 @@ struct api_loop {
 	struct loop *loop;
 	struct reader *reader;
 	struct trust_cache *trust; /* api/auth.c: parsed bundles */
+	struct conn_pool *pool;    /* net/conn.h */
+	struct link conns;         /* of struct grpc_conn */
+	atomic_size_t n_conns;     /* in `conns`: any thread may look */
 };
 
 #endif

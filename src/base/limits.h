@@ -7,6 +7,7 @@ enum {
 	LIMIT_MESSAGE = 4 << 20,        /* a gRPC message received (grpc-go's default) */
 	LIMIT_DECODED = 64 << 20,       /* memory that one message may take once decoded */
 	LIMIT_INBOX = 16 << 20,         /* bytes of requests that a connection may have waiting here */
+	LIMIT_BACKLOG = 16 << 20,       /* bytes of answers that a connection may have waiting here before its next call begins */
 	LIMIT_HEADERS = 64 << 10,       /* the header list of one call */
 	LIMIT_STREAMS = 1000,           /* calls at a time on one connection */
 	LIMIT_CONNECTIONS = 100000,     /* at a time in the process */

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The API on its sockets. The accept loop (`main`) hands each descriptor to the next api loop in a message; from there
+ * on the connection is that loop's alone. A stop goes the same way: drain, wait, abort, end, as messages. */
+#include "api/serve.h"
+
+#include "api/auth.h"
+#include "api/grpc.h"
+#include "base/clock.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/task.h"
+#include "net/conn.h"
+#include "net/listener.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { LOOPS_MAX = 64, STOP_POLL_MS = 10, WARN_AGAIN_MS = 60 * 1000 };
+
+/* One api loop and what its handshakes show. */
+struct serving {
+	struct api_loop api;
+	struct tls_context *tls;
+	struct keyring *keyring; /* whose server certificate `identity` is */
+	struct identity *identity;
+	struct message drain, abort;
+};
+
+struct serve {
+	struct server *server;
+	struct listener *tcp, *local;
+	char *tcp_address, *local_address; /* as the log shows them */
+	struct serving *loops;
+	size_t n_loops, next;
+	int64_t warned_ms;
+};
+
+/* A descriptor on its way. */
+struct handover {
+	struct message message;
+	struct serving *to;
+	int fd;
+	bool tcp;
+};
+
+/* --- what a handshake shows: on the api loop's thread
+ * -------------------------------------------------------------------------------- */
+
+static enum code make_identity(struct keyring *keyring, struct identity **out, struct err *err)
+{
+	struct span chain[LIMIT_CHAIN];
+	size_t n = 1;
+
+	chain[0] = keyring->server_cert;
+	for (size_t i = 0; keyring->x509 != NULL && i < keyring->x509->n_upstream && n < LIMIT_CHAIN; i++)
+		chain[n++] = (struct span){ keyring->x509->upstream[i].data, keyring->x509->upstream[i].len };
+	return identity_new(keyring->server_key, chain, n, out, err);
+}
+
+static struct identity *current_identity(void *ctx)
+{
+	struct serving *serving = ctx;
+	OWN_STRUCT(keyring) keyring = keyring_current(serving->api.server->keyring);
+	struct identity *identity;
+	struct err err = { 0 };
+
+	if (keyring == NULL || keyring->server_key == NULL)
+		return NULL;
+	if (keyring != serving->keyring) {
+		if (make_identity(keyring, &identity, &err) != CODE_OK) {
+			log_error("Cannot show the server's certificate", KV("subsystem_name", "endpoints"),
+				  KV("error", err.text));
+			return NULL;
+		}
+		identity_unref(serving->identity);
+		serving->identity = identity;
+		keyring_unref(serving->keyring);
+		serving->keyring = TAKE(keyring);
+	}
+	return identity_ref(serving->identity);
+}
+
+/* --- accepting: on main
+ * --------------------------------------------------------------------------------------------------------------- */
+
+static void deliver_handover(struct message *message)
+{
+	struct handover *handover = (struct handover *)message;
+
+	grpc_accept(&handover->to->api, handover->fd, handover->tcp ? handover->to->tls : NULL);
+	free(handover);
+}
+
+static bool is_full(struct serve *serve)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < serve->n_loops; i++)
+		n += atomic_load_explicit(&serve->loops[i].api.n_conns, memory_order_relaxed);
+	if (n < LIMIT_CONNECTIONS)
+		return false;
+	if (clock_mono_ms() - serve->warned_ms >= WARN_AGAIN_MS) {
+		serve->warned_ms = clock_mono_ms();
+		log_warn("Too many connections: new ones are closed", KV("subsystem_name", "endpoints"),
+			 KV_NUM("limit", LIMIT_CONNECTIONS));
+	}
+	return true;
+}
+
+static void hand_over(struct serve *serve, int fd, bool tcp)
+{
+	struct handover *handover;
+
+	if (is_full(serve)) {
+		close(fd);
+		return;
+	}
+	handover = xcalloc(1, sizeof *handover);
+	handover->message.deliver = deliver_handover;
+	handover->to = &serve->loops[serve->next++ % serve->n_loops];
+	handover->fd = fd;
+	handover->tcp = tcp;
+	loop_post(handover->to->api.loop, &handover->message);
+}
+
+static void accepted_tcp(void *ctx, int fd)
+{
+	hand_over(ctx, fd, true);
+}
+
+static void accepted_local(void *ctx, int fd)
+{
+	hand_over(ctx, fd, false);
+}
+
+/* --- starting
+ * ----------------------------------------------------------------------------------------------------------------------------
+ */
+
+static void deliver_drain(struct message *message)
+{
+	grpc_drain_all(&((struct serving *)((char *)message - offsetof(struct serving, drain)))->api);
+}
+
+static void deliver_abort(struct message *message)
+{
+	struct serving *serving = (struct serving *)((char *)message - offsetof(struct serving, abort));
+
+	grpc_abort_all(&serving->api);
+	conn_pool_abort(serving->api.pool);
+}
+
+static enum code open_loop(struct serving *serving, struct server *server, size_t number, struct err *err)
+{
+	const struct tls_options tls = {
+		.alpn = TLS_ALPN_H2,
+		.identity = current_identity,
+		.ctx = serving,
+		.verify = grpc_verify_client,
+	};
+	char name[16];
+
+	snprintf(name, sizeof name, "api/%zu", number);
+	serving->drain.deliver = deliver_drain;
+	serving->abort.deliver = deliver_abort;
+	serving->api.server = server;
+	list_init(&serving->api.conns);
+	serving->api.loop = loop_new(name);
+	serving->api.pool = conn_pool_new(serving->api.loop);
+	serving->api.trust = trust_cache_new();
+	TRY(reader_open(server->state_path, &serving->api.reader, err));
+	return tls_context_new(&tls, &serving->tls, err);
+}
+
+static void free_loop(struct serving *serving)
+{
+	loop_free(serving->api.loop); /* the last calls end here */
+	tls_context_free(serving->tls);
+	conn_pool_free(serving->api.pool);
+	reader_close(serving->api.reader);
+	trust_cache_free(serving->api.trust);
+	identity_unref(serving->identity);
+	keyring_unref(serving->keyring);
+}
+
+/* Each connection is a descriptor: take what we may have, as Go's runtime does. */
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static size_t count_cores(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n < 1 ? 1 : n > LOOPS_MAX ? LOOPS_MAX : (size_t)n;
+}
+
+static void say(const struct serve *serve, enum log_level level, const char *msg)
+{
+	LOG_(level, msg, KV("subsystem_name", "endpoints"), KV("network", "tcp"), KV("address", serve->tcp_address));
+	LOG_(level, msg, KV("subsystem_name", "endpoints"), KV("network", "unix"), KV("address", serve->local_address));
+}
+
+static void *free_loops(void *arg)
+{
+	struct serve *serve = arg;
+
+	for (size_t i = 0; i < serve->n_loops; i++) {
+		loop_join(serve->loops[i].api.loop);
+		free_loop(&serve->loops[i]);
+	}
+	return NULL;
+}
+
+/* We are in a task, and a loop that is freed may run a last task of its own, which is not done from within one: a
+ * thread does it. */
+static void serve_free(struct serve *serve)
+{
+	pthread_t thread;
+
+	listener_close(serve->tcp);
+	listener_close(serve->local);
+	if (pthread_create(&thread, NULL, free_loops, serve) != 0)
+		abort(); /* no thread to be had: nothing ends in order any more */
+	pthread_join(thread, NULL);
+	free(serve->loops);
+	free(serve->tcp_address);
+	free(serve->local_address);
+	free(serve);
+}
+
+OWNABLE_STRUCT(serve, serve_free)
+
+enum code serve_start(struct server *server, struct loop *main, struct serve **out, struct err *err)
+{
+	const struct config *config = server->config;
+	OWN_STRUCT(serve) serve = xcalloc(1, sizeof *serve);
+	size_t n = count_cores();
+
+	raise_descriptor_limit();
+	serve->server = server;
+	serve->warned_ms = -WARN_AGAIN_MS;
+	serve->loops = xcalloc(n, sizeof *serve->loops);
+	TRY(listener_tcp(main, config->bind_address, config->bind_port, &serve->tcp, err));
+	TRY(listener_unix(main, config->socket_path, &serve->local, err));
+	serve->tcp_address = xstrdup(listener_address(serve->tcp));
+	serve->local_address = xstrdup(listener_address(serve->local));
+	for (size_t i = 0; i < n; i++) {
+		serve->n_loops = i + 1;
+		TRY(open_loop(&serve->loops[i], server, i, err));
+	}
+	for (size_t i = 0; i < n; i++)
+		loop_start(serve->loops[i].api.loop);
+	listener_accept(serve->tcp, accepted_tcp, serve);
+	listener_accept(serve->local, accepted_local, serve);
+	say(serve, LOG_INFO, "Starting Server APIs");
+	*out = TAKE(serve);
+	return CODE_OK;
+}
+
+/* --- stopping
+ * ------------------------------------------------------------------------------------------------------------------------------
+ */
+
+static bool has_connections(const struct serve *serve)
+{
+	for (size_t i = 0; i < serve->n_loops; i++)
+		if (atomic_load_explicit(&serve->loops[i].api.n_conns, memory_order_relaxed) > 0)
+			return true;
+	return false;
+}
+
+/* True: every connection has ended in time. */
+static bool drain(struct serve *serve)
+{
+	int64_t give_up_ms = clock_mono_ms() + LIMIT_STOP_MS;
+
+	for (size_t i = 0; i < serve->n_loops; i++)
+		loop_post(serve->loops[i].api.loop, &serve->loops[i].drain);
+	while (has_connections(serve) && clock_mono_ms() < give_up_ms)
+		if (task_sleep(STOP_POLL_MS) != CODE_OK)
+			break;
+	return !has_connections(serve);
+}
+
+static void end_loops(struct serve *serve)
+{
+	for (size_t i = 0; i < serve->n_loops; i++) {
+		loop_post(serve->loops[i].api.loop, &serve->loops[i].abort);
+		loop_stop(serve->loops[i].api.loop);
+	}
+}
+
+void serve_stop(struct serve *serve)
+{
+	if (serve == NULL)
+		return;
+	say(serve, LOG_INFO, "Stopping Server APIs");
+	say(serve, LOG_INFO, "Attempting graceful stop");
+	listener_close(TAKE(serve->tcp));
+	listener_close(TAKE(serve->local));
+	if (drain(serve))
+		say(serve, LOG_INFO, "Graceful stop successful");
+	else
+		say(serve, LOG_WARN, "Graceful stop unsuccessful, forced stop after 10s");
+	end_loops(serve);
+	say(serve, LOG_INFO, "Server APIs have stopped");
+	serve_free(serve);
+}
