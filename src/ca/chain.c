@@ -6,6 +6,7 @@
 
 #include "ca/chain.h"
 
+#include "base/gotext.h"
 #include "ca/signer.h"
 
 #include <openssl/objects.h>
@@ -122,6 +123,8 @@ struct search {
 	bool found;
 	struct err *err; /* why the last complete chain did not hold */
 	bool told;
+	const char *hint; /* why the first candidate with the right name was none; with the candidate */
+	X509 *hinted;
 	X509 *path[DEPTH_MAX];  /* the leaf and those above it */
 	size_t next[DEPTH_MAX]; /* which candidate to try as its issuer: roots first, then intermediates */
 };
@@ -165,7 +168,9 @@ static void tell(struct search *search, X509_STORE_CTX *ctx)
 	X509 *cert = X509_STORE_CTX_get_current_cert(ctx);
 
 	search->told = true;
-	if (cert == NULL || check_validity(cert, search->now_s, search->err) == CODE_OK)
+	if (error == X509_V_ERR_PATH_LENGTH_EXCEEDED)
+		err_set(search->err, CODE_PERMISSION_DENIED, "x509: too many intermediates for path length constraint");
+	else if (cert == NULL || check_validity(cert, search->now_s, search->err) == CODE_OK)
 		err_set(search->err, CODE_PERMISSION_DENIED, "x509: %s", X509_verify_cert_error_string(error));
 }
 
@@ -215,31 +220,66 @@ static bool in_path(const struct search *search, size_t depth, const X509 *cert)
 	return false;
 }
 
-static bool weak_signature(const X509 *cert)
+/* NULL: the digest of its signature is strong enough. */
+static const char *weak_signature(const X509 *cert)
 {
-	int digest = NID_undef;
+	int digest = NID_undef, key = NID_undef;
 
-	return OBJ_find_sigid_algs(X509_get_signature_nid(cert), &digest, NULL) == 1 &&
-	       (digest == NID_sha1 || digest == NID_md5 || digest == NID_md5_sha1 || digest == NID_md2 ||
-		digest == NID_md4);
+	if (OBJ_find_sigid_algs(X509_get_signature_nid(cert), &digest, &key) != 1)
+		return NULL; /* no digest of its own, as Ed25519 */
+	if (digest == NID_sha1)
+		return key == NID_X9_62_id_ecPublicKey ? "x509: cannot verify signature: insecure algorithm ECDSA-SHA1"
+						       : "x509: cannot verify signature: insecure algorithm SHA1-RSA";
+	if (digest == NID_md5 || digest == NID_md5_sha1 || digest == NID_md4 || digest == NID_md2)
+		return "x509: cannot verify signature: insecure algorithm MD5-RSA";
+	return NULL;
 }
 
-/* Did `issuer` sign `cert`? A version 3 issuer has to say that it is a CA: OpenSSL would let some pass that do not. */
-static bool issued(struct search *search, X509 *cert, X509 *issuer)
+static const char *bad_signature(X509 *issuer)
 {
+	switch (EVP_PKEY_get_base_id(X509_get0_pubkey(issuer))) {
+	case EVP_PKEY_RSA:
+		return "crypto/rsa: verification error";
+	case EVP_PKEY_ED25519:
+		return "x509: Ed25519 verification failure";
+	default:
+		return "x509: ECDSA verification failure";
+	}
+}
+
+/* Why `issuer`, whose name is right, did not sign `cert`; NULL: it did. A version 3 issuer has to say that it is a CA:
+ * OpenSSL would let some pass that do not. */
+static const char *why_not(X509 *cert, X509 *issuer)
+{
+	uint32_t flags = X509_get_extension_flags(issuer);
+	const char *weak = weak_signature(cert);
 	bool good;
 
-	if (X509_NAME_cmp(X509_get_issuer_name(cert), X509_get_subject_name(issuer)) != 0)
-		return false;
-	if (search->signatures++ >= SIGNATURES_MAX)
-		return false;
-	if (X509_get_version(issuer) == X509_VERSION_3 && !(X509_get_extension_flags(issuer) & EXFLAG_CA))
-		return false;
-	if (weak_signature(cert))
-		return false;
-	good = X509_get0_pubkey(issuer) != NULL && X509_verify(cert, X509_get0_pubkey(issuer)) == 1;
+	if ((X509_get_version(issuer) == X509_VERSION_3 && !(flags & EXFLAG_CA)) ||
+	    ((flags & EXFLAG_KUSAGE) && !(X509_get_key_usage(issuer) & KU_KEY_CERT_SIGN)))
+		return "x509: invalid signature: parent certificate cannot sign this kind of certificate";
+	if (weak != NULL)
+		return weak;
+	if (X509_get0_pubkey(issuer) == NULL)
+		return "x509: cannot verify signature: algorithm unimplemented";
+	good = X509_verify(cert, X509_get0_pubkey(issuer)) == 1;
 	err_crypto(NULL, CODE_PERMISSION_DENIED, "drain");
-	return good;
+	return good ? NULL : bad_signature(issuer);
+}
+
+static bool issued(struct search *search, X509 *cert, X509 *issuer)
+{
+	const char *why;
+
+	if (X509_NAME_cmp(X509_get_issuer_name(cert), X509_get_subject_name(issuer)) != 0 ||
+	    search->signatures++ >= SIGNATURES_MAX)
+		return false;
+	why = why_not(cert, issuer);
+	if (why != NULL && search->hint == NULL) {
+		search->hint = why;
+		search->hinted = issuer;
+	}
+	return why == NULL;
 }
 
 static void try_root(struct search *search, size_t depth, X509 *root)
@@ -275,6 +315,23 @@ static void search_all(struct search *search)
 	}
 }
 
+static enum code tell_unknown(struct search *search)
+{
+	static const char text[] = "x509: certificate signed by unknown authority";
+	X509_NAME *subject = search->hinted == NULL ? NULL : X509_get_subject_name(search->hinted);
+	OWN_BUF quoted = { 0 };
+	char name[256] = "";
+
+	if (search->hinted == NULL)
+		return err_set(search->err, CODE_PERMISSION_DENIED, "%s", text);
+	if (X509_NAME_get_text_by_NID(subject, NID_commonName, name, sizeof name) <= 0)
+		X509_NAME_get_text_by_NID(subject, NID_organizationName, name, sizeof name);
+	go_quote(&quoted, name);
+	return err_set(search->err, CODE_PERMISSION_DENIED,
+		       "%s (possibly because of \"%s\" while trying to verify candidate authority certificate %s)",
+		       text, search->hint, buf_text(&quoted));
+}
+
 enum code chain_verify(X509 *leaf, const struct certs *intermediates, const struct certs *roots, int64_t now_s,
 		       struct certs *issuers, struct err *err)
 {
@@ -291,6 +348,5 @@ enum code chain_verify(X509 *leaf, const struct certs *intermediates, const stru
 	search_all(&search);
 	if (search.found)
 		return CODE_OK;
-	return search.told ? CODE_PERMISSION_DENIED
-			   : err_set(err, CODE_PERMISSION_DENIED, "x509: certificate signed by unknown authority");
+	return search.told ? CODE_PERMISSION_DENIED : tell_unknown(&search);
 }

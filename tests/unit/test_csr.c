@@ -10,6 +10,7 @@
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
 
+#include <pthread.h>
 #include <stdlib.h>
 
 static const char *const kinds[] = { "P-256", "P-384", "P-521", "P-224", "RSA-2048", "ED25519" };
@@ -183,6 +184,33 @@ TEST(short_rsa_keys_are_insecure)
 	CHECK_CODE(csr_verify(&csr, &err), CODE_INVALID_ARGUMENT);
 	CHECK_STR(err.text,
 		  "crypto/rsa: 768-bit keys are insecure (see https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size)");
+}
+
+static void *verify_own(void *held)
+{
+	OWN(EVP_PKEY) key = pki_key("P-256");
+	OWN_BUF der = { 0 };
+
+	(void)held;
+	pki_csr(&der, key, "/O=x", NULL, "SHA256");
+	for (int i = 0; i < 50; i++) {
+		OWN_STRUCT(arena) arena = arena_new();
+		struct csr csr;
+
+		if (csr_parse(der.data, der.len, arena, &csr, NULL) != CODE_OK || csr_verify(&csr, NULL) != CODE_OK)
+			abort();
+	}
+	return NULL;
+}
+
+TEST(threads_do_not_mix_up_keys)
+{
+	pthread_t threads[4];
+
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, verify_own, NULL), 0);
+	for (int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
 }
 
 /* ---- hostile input ---- */
