@@ -27,6 +27,8 @@ struct trust {
 	char *td;
 	uint64_t version; /* view_bundle_version */
 	X509_STORE *roots;
+	X509_STORE **each; /* every root alone, for those that cannot be told apart by name */
+	size_t n_each;
 	struct trust *next;
 };
 
@@ -45,6 +47,17 @@ struct trust_cache *trust_cache_new(void)
 	return cache;
 }
 
+static void drop_roots(struct trust *trust)
+{
+	X509_STORE_free(trust->roots);
+	for (size_t i = 0; i < trust->n_each; i++)
+		X509_STORE_free(trust->each[i]);
+	free(trust->each);
+	trust->roots = NULL;
+	trust->each = NULL;
+	trust->n_each = 0;
+}
+
 void trust_cache_free(struct trust_cache *cache)
 {
 	if (cache == NULL)
@@ -53,7 +66,7 @@ void trust_cache_free(struct trust_cache *cache)
 		struct trust *trust = cache->first;
 
 		cache->first = trust->next;
-		X509_STORE_free(trust->roots);
+		drop_roots(trust);
 		free(trust->td);
 		free(trust);
 	}
@@ -61,14 +74,29 @@ void trust_cache_free(struct trust_cache *cache)
 	free(cache);
 }
 
+static X509_STORE *new_store(void)
+{
+	X509_STORE *store = X509_STORE_new();
+
+	if (store == NULL)
+		abort();
+	return store;
+}
+
+static void add_root(struct trust *trust, X509 *cert)
+{
+	X509_STORE_add_cert(trust->roots, cert);
+	trust->each = xrealloc(trust->each, (trust->n_each + 1) * sizeof(X509_STORE *));
+	trust->each[trust->n_each] = new_store();
+	X509_STORE_add_cert(trust->each[trust->n_each++], cert);
+}
+
 /* Every certificate of the bundle that can be read: one element may hold several, or what is none (federated bundles
  * come from people); those are passed over. */
-static X509_STORE *parse_roots(const Pb__Bundle *bundle)
+static void parse_roots(struct trust *trust, const Pb__Bundle *bundle)
 {
-	X509_STORE *roots = X509_STORE_new();
-
-	if (roots == NULL)
-		abort();
+	drop_roots(trust);
+	trust->roots = new_store();
 	for (size_t i = 0; i < bundle->n_x509_authorities; i++) {
 		const uint8_t *at = bundle->x509_authorities[i]->asn1.data;
 		const uint8_t *end = at + bundle->x509_authorities[i]->asn1.len;
@@ -78,11 +106,10 @@ static X509_STORE *parse_roots(const Pb__Bundle *bundle)
 
 			if (cert == NULL)
 				break;
-			X509_STORE_add_cert(roots, cert);
+			add_root(trust, cert);
 		}
 	}
 	ERR_clear_error();
-	return roots;
 }
 
 static struct trust *find_trust(struct trust_cache *cache, const char *td)
@@ -99,7 +126,7 @@ static struct trust *find_trust(struct trust_cache *cache, const char *td)
 	return trust;
 }
 
-static enum code current_roots(struct api_loop *api, const char *td, struct arena *arena, X509_STORE **out,
+static enum code current_trust(struct api_loop *api, const char *td, struct arena *arena, struct trust **out,
 			       struct err *err)
 {
 	struct trust *trust = find_trust(api->trust, td);
@@ -113,11 +140,10 @@ static enum code current_roots(struct api_loop *api, const char *td, struct aren
 		return err_set(err, CODE_NOT_FOUND, "no X.509 bundle found for trust domain: \"%s\"", td);
 	if (trust->roots == NULL || trust->version != version) {
 		TRY(view_bundle(view, td, arena, &bundle, err));
-		X509_STORE_free(trust->roots);
-		trust->roots = parse_roots(bundle);
+		parse_roots(trust, bundle);
 		trust->version = version;
 	}
-	*out = trust->roots;
+	*out = trust;
 	return CODE_OK;
 }
 
@@ -177,11 +203,13 @@ static enum code check_intermediates(X509_STORE_CTX *verify, struct err *err)
 	return CODE_OK;
 }
 
-static enum code check_chain(X509_STORE_CTX *verify, X509_STORE *roots, X509 *leaf, STACK_OF(X509) * chain,
-			     struct err *err)
+/* *same_name: it fails at a signature, so that another root of that name might have made it. */
+static enum code check_with(X509_STORE_CTX *verify, X509_STORE *roots, X509 *leaf, STACK_OF(X509) * chain,
+			    bool *same_name, struct err *err)
 {
 	X509_VERIFY_PARAM *param;
 	enum code rc;
+	int why;
 
 	if (X509_STORE_CTX_init(verify, roots, leaf, chain) != 1)
 		return err_set(err, CODE_INTERNAL, "cannot set up the verification of a certificate");
@@ -190,13 +218,31 @@ static enum code check_chain(X509_STORE_CTX *verify, X509_STORE *roots, X509 *le
 				    X509_V_FLAG_PARTIAL_CHAIN); /* a root is what the bundle says, self-signed or not */
 	X509_VERIFY_PARAM_set_depth(param, LIMIT_CHAIN);
 	X509_VERIFY_PARAM_set_time(param, (time_t)clock_wall_s());
-	if (X509_verify_cert(verify) == 1)
+	if (X509_verify_cert(verify) == 1) {
 		rc = check_intermediates(verify, err);
-	else
-		rc = err_set(err, CODE_UNAUTHENTICATED, "x509: %s",
-			     X509_verify_cert_error_string(X509_STORE_CTX_get_error(verify)));
+	} else {
+		why = X509_STORE_CTX_get_error(verify);
+		*same_name = why == X509_V_ERR_CERT_SIGNATURE_FAILURE;
+		rc = err_set(err, CODE_UNAUTHENTICATED, "x509: %s", X509_verify_cert_error_string(why));
+	}
 	X509_STORE_CTX_cleanup(verify);
 	ERR_clear_error();
+	return rc;
+}
+
+/* OpenSSL takes the first root that the issuer's name (and key id, if the leaf has one) fits; SPIRE's verifier tries
+ * all. */
+static enum code check_chain(X509_STORE_CTX *verify, const struct trust *trust, X509 *leaf, STACK_OF(X509) * chain,
+			     struct err *err)
+{
+	bool same_name = false, ignored;
+	enum code rc = check_with(verify, trust->roots, leaf, chain, &same_name, err);
+
+	if (rc == CODE_OK || !same_name || trust->n_each < 2)
+		return rc;
+	for (size_t i = 0; i < trust->n_each; i++)
+		if (check_with(verify, trust->each[i], leaf, chain, &ignored, NULL) == CODE_OK)
+			return CODE_OK;
 	return rc;
 }
 
@@ -244,7 +290,7 @@ enum code auth_verify_client(struct api_loop *api, X509 *leaf, STACK_OF(X509) * 
 {
 	struct auth_peer peer = { 0 };
 	struct spiffe_id id;
-	X509_STORE *roots;
+	struct trust *trust;
 
 	if (sk_X509_num(chain) > LIMIT_CHAIN)
 		return err_set(err, CODE_UNAUTHENTICATED, "chain of more than %d certificates", LIMIT_CHAIN);
@@ -253,8 +299,8 @@ enum code auth_verify_client(struct api_loop *api, X509 *leaf, STACK_OF(X509) * 
 	if (!is_welcome(api->server, &id))
 		return err_set(err, CODE_UNAUTHENTICATED, "unexpected ID \"%s\"", id.text);
 	TRY(read_leaf(leaf, &peer, err));
-	TRY(current_roots(api, id.td, arena, &roots, err));
-	TRY(check_chain(api->trust->verify, roots, leaf, chain, err));
+	TRY(current_trust(api, id.td, arena, &trust, err));
+	TRY(check_chain(api->trust->verify, trust, leaf, chain, err));
 	peer.id = id.text;
 	*out = peer;
 	return CODE_OK;
