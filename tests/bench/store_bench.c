@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the state costs: writes by batch size and by tasks that wait, reads, an agent's entries, opening, memory.
  *
- *   make bench/store_bench && build/release/bench/store_bench [-d DIR] [-n ENTRIES] [-s]     -s: also from many tasks */
+ *   make bench/store_bench && build/release/bench/store_bench [-d DIR] [-n ENTRIES] [-s]     -s: also from many tasks
+ */
 #include "base/clock.h"
 #include "base/rand.h"
 #include "base/task.h"
@@ -125,12 +126,14 @@ static Pb__Command *attest_new(struct arena *arena, const char *id)
 
 static const char *agent_path(struct arena *arena, uint64_t n)
 {
-	return arena_printf(arena, "/spire/agent/k8s_psat/prod/%08" PRIx64 "-1111-2222-3333-444455556666", n * 2654435761u % 4294967296u);
+	return arena_printf(arena, "/spire/agent/k8s_psat/prod/%08" PRIx64 "-1111-2222-3333-444455556666",
+			    n * 2654435761u % 4294967296u);
 }
 
 static uint64_t made;
 
-static void fill(struct store *store, struct checkpointer *checkpointer, uint64_t n, unsigned batch, uint64_t per_agent, const char *what)
+static void fill(struct store *store, struct checkpointer *checkpointer, uint64_t n, unsigned batch, uint64_t per_agent,
+		 const char *what)
 {
 	struct err err = { 0 };
 	double begin = now_s(), apply = 0;
@@ -210,8 +213,9 @@ static void time_agent(struct reader *reader, uint64_t agents)
 		struct agent_record agent;
 
 		must(view_open(reader, &view, &err), &err);
-		must(view_agent(view, arena_printf(arena, "spiffe://example.org%s", agent_path(arena, rand_u64() % agents)), arena, &agent,
-				&err),
+		must(view_agent(view,
+				arena_printf(arena, "spiffe://example.org%s", agent_path(arena, rand_u64() % agents)),
+				arena, &agent, &err),
 		     &err);
 		view_close(view);
 	}
@@ -229,7 +233,9 @@ static void time_rights(struct reader *reader)
 		bool admin, downstream;
 
 		must(view_open(reader, &view, &err), &err);
-		must(view_caller_rights(view, arena_printf(arena, "spiffe://example.org/ns/production/sa/service-%" PRIu64, rand_u64() % made),
+		must(view_caller_rights(view,
+					arena_printf(arena, "spiffe://example.org/ns/production/sa/service-%" PRIu64,
+						     rand_u64() % made),
 					&admin, &downstream, &err),
 		     &err);
 		view_close(view);
@@ -300,6 +306,7 @@ struct waiter {
 	struct replica *replica;
 	_Atomic int *left;
 	int rounds;
+	float *took_ms; /* each of the rounds */
 };
 
 static _Atomic uint64_t task_number = 1u << 30;
@@ -313,14 +320,27 @@ static void waiter_run(void *arg)
 		struct err err = { 0 };
 		Pb__Outcome *out;
 		uint64_t n = atomic_fetch_add(&task_number, 1);
+		double begin = now_s();
 
-		must(propose(waiter->replica, create_new(arena, agent_path(arena, n / 100), n), INT64_MAX, arena, &out, &err), &err);
+		must(propose(waiter->replica, create_new(arena, agent_path(arena, n / 100), n), INT64_MAX, arena, &out,
+			     &err),
+		     &err);
+		waiter->took_ms[i] = (float)((now_s() - begin) * 1e3);
 	}
 	atomic_fetch_sub(waiter->left, 1);
 }
 
+static int compare_floats(const void *left, const void *right)
+{
+	float a = *(const float *)left, b = *(const float *)right;
+
+	return (a > b) - (a < b);
+}
+
 static void time_tasks(int tasks, int rounds)
 {
+	size_t n = (size_t)tasks * (size_t)rounds;
+	float *took_ms = xcalloc(n, sizeof *took_ms);
 	struct err err = { 0 };
 	struct replica *replica;
 	struct loop *loop = loop_new("bench");
@@ -329,9 +349,11 @@ static void time_tasks(int tasks, int rounds)
 	struct replica_status status;
 	double begin, took;
 
-	must(replica_start(&(struct replica_options){ .state_path = path, .trust_domain = "example.org" }, &replica, &err), &err);
+	must(replica_start(&(struct replica_options){ .state_path = path, .trust_domain = "example.org" }, &replica,
+			   &err),
+	     &err);
 	for (int i = 0; i < tasks; i++) {
-		waiters[i] = (struct waiter){ replica, &left, rounds };
+		waiters[i] = (struct waiter){ replica, &left, rounds, took_ms + (size_t)i * (size_t)rounds };
 		task_spawn(loop, "waiter", waiter_run, &waiters[i]);
 	}
 	begin = now_s();
@@ -340,8 +362,12 @@ static void time_tasks(int tasks, int rounds)
 		usleep(1000);
 	took = now_s() - begin;
 	replica_status(replica, &status);
-	printf("%3d tasks that wait for their creates          %9.0f/s  (%.1f commands a batch)\n", tasks,
-	       (double)tasks * rounds / took, (double)status.commands / (double)status.batches);
+	qsort(took_ms, n, sizeof *took_ms, compare_floats);
+	printf("%3d tasks that wait for their creates %18.0f/s  (%.1f a batch; p50 %.2f, p99 %.2f, p99.9 %.2f, max "
+	       "%.1f ms)\n",
+	       tasks, (double)n / took, (double)status.commands / (double)status.batches, took_ms[n / 2],
+	       took_ms[n * 99 / 100], took_ms[n * 999 / 1000], took_ms[n - 1]);
+	free(took_ms);
 	replica_stop(replica);
 	loop_stop(loop);
 	loop_join(loop);
@@ -394,7 +420,8 @@ int main(int argc, char **argv)
 	fill(store, checkpointer, 1000, 1, 100, "creates, one a batch");
 	fill(store, checkpointer, 20000, 64, 100, "creates, 64 a batch, 100 an agent");
 	fill(store, checkpointer, 20000, 64, 0, "creates, 64 a batch, any of 1,000 agents");
-	fill(store, checkpointer, entries > 51000 ? entries - 51000 : 0, 1024, 100, "creates, 1,024 a batch, 100 an agent");
+	fill(store, checkpointer, entries > 51000 ? entries - 51000 : 0, 1024, 100,
+	     "creates, 1,024 a batch, 100 an agent");
 	{
 		uint64_t keep = made;
 
@@ -412,7 +439,8 @@ int main(int argc, char **argv)
 			"authorized entries, 100", 2000);
 	time_authorized(reader, "spiffe://example.org/spire/agent/k8s_psat/prod/9e3779b1-1111-2222-3333-444455556666",
 			"authorized entries, 100", 2000);
-	time_one_authorized(reader, "spiffe://example.org/spire/agent/k8s_psat/prod/9e3779b1-1111-2222-3333-444455556666");
+	time_one_authorized(reader,
+			    "spiffe://example.org/spire/agent/k8s_psat/prod/9e3779b1-1111-2222-3333-444455556666");
 	time_list(reader);
 	printf("%-44s %9ld KiB\n", "memory with a reader", rss_kib());
 	begin = now_s();

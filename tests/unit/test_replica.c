@@ -3,6 +3,7 @@
 #include "lib/test.h"
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/limits.h"
 #include "base/task.h"
 #include "raft/replica.h"
@@ -10,6 +11,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct fixture {
@@ -266,4 +268,36 @@ TEST(file_of_another_trust_domain_is_refused)
 	CHECK_CODE(replica_start(&(struct replica_options){ f.path, "other.org" }, &other, &err),
 		   CODE_FAILED_PRECONDITION);
 	CHECK(strstr(err.text, "belongs to trust domain 'example.org', the configuration says 'other.org'") != NULL);
+}
+
+/* A write that fails is nobody's outcome: the process ends, and what was acknowledged before is there. */
+TEST(failed_write_ends_the_process)
+{
+	struct fixture f;
+	OWN_STRUCT(arena) arena = arena_new();
+	struct err err = { 0 };
+	Pb__Command command;
+	Pb__Outcome *out;
+	int status;
+	pid_t child;
+
+	begin(&f);
+	replica_stop(f.replica);
+	fflush(NULL);
+	child = fork();
+	if (child == 0) {
+		if (replica_start(&(struct replica_options){ f.path, "example.org" }, &f.replica, &err) != CODE_OK)
+			_exit(10);
+		make_entry(&command, 1, arena);
+		if (propose_blocking(f.replica, &command, arena, &out, &err) != CODE_OK)
+			_exit(11);
+		fault_arm("store.commit", 1);
+		make_entry(&command, 2, arena);
+		propose_blocking(f.replica, &command, arena, &out, &err);
+		_exit(12); /* it must not come back */
+	}
+	CHECK(waitpid(child, &status, 0) == child);
+	CHECK(WIFEXITED(status));
+	CHECK_NUM(WEXITSTATUS(status), 1);
+	CHECK_NUM(count(&f), 1);
 }
