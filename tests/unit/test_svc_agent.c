@@ -62,7 +62,9 @@ static const char *serial_of(struct harness *h, const Pb__X509SVID *svid)
 {
 	struct x509_facts facts;
 
-	CHECK_CODE(x509_read((struct span){ svid->cert_chain[0].data, svid->cert_chain[0].len }, h->arena, &facts, &err), CODE_OK);
+	CHECK_CODE(
+		x509_read((struct span){ svid->cert_chain[0].data, svid->cert_chain[0].len }, h->arena, &facts, &err),
+		CODE_OK);
 	return arena_strdup(h->arena, facts.serial);
 }
 
@@ -150,8 +152,10 @@ TEST(what_is_missing_in_an_attestation_is_named)
 	Pb__AgentX509SVIDParams key = PB__AGENT_X509_SVIDPARAMS__INIT;
 	struct harness_replies replies;
 	void *requests[] = { &request };
-	const char *const texts[] = { "missing params", "missing attestation data", "missing X509-SVID parameters", "missing CSR",
-				      "missing attestation data type", "missing attestation data payload" };
+	const char *const texts[] = {
+		"missing params", "missing attestation data",      "missing X509-SVID parameters",
+		"missing CSR",    "missing attestation data type", "missing attestation data payload"
+	};
 
 	for (size_t i = 0; i < 6; i++) {
 		if (i == 1) {
@@ -166,8 +170,9 @@ TEST(what_is_missing_in_an_attestation_is_named)
 		} else if (i == 5) {
 			data.type = "join_token";
 		}
-		CHECK_CODE(harness_stream(h, harness_client(NULL, NULL), "Agent.AttestAgent", requests, 1, &replies, &err),
-			   CODE_INVALID_ARGUMENT);
+		CHECK_CODE(
+			harness_stream(h, harness_client(NULL, NULL), "Agent.AttestAgent", requests, 1, &replies, &err),
+			CODE_INVALID_ARGUMENT);
 		CHECK_STR(err.text, arena_printf(h->arena, "malformed param: %s", texts[i]));
 	}
 	harness_close(h);
@@ -274,7 +279,8 @@ TEST(ids_that_are_no_agents_are_refused)
 	CHECK_STR(err.text, "invalid agent ID: request must specify SPIFFE ID");
 	get.id = agent_id(h, "/web");
 	CHECK_CODE(harness_call(h, harness_local(), "Agent.GetAgent", &get, NULL, &err), CODE_INVALID_ARGUMENT);
-	CHECK_STR(err.text, "invalid agent ID: \"spiffe://example.org/web\" is not an agent in trust domain \"example.org\"; path is "
+	CHECK_STR(err.text, "invalid agent ID: \"spiffe://example.org/web\" is not an agent in trust domain "
+			    "\"example.org\"; path is "
 			    "not in the agent namespace");
 	get.id = agent_id(h, "/spire/agent/x");
 	CHECK_CODE(harness_call(h, harness_local(), "Agent.GetAgent", &get, NULL, &err), CODE_NOT_FOUND);
@@ -290,7 +296,8 @@ TEST(a_token_with_an_id_makes_its_alias)
 	Pb__CountAgentsResponse *n;
 	Pb__JoinToken *token;
 
-	CHECK_CODE(harness_call(h, harness_local(), "Agent.CreateJoinToken", &request, NULL, &err), CODE_INVALID_ARGUMENT);
+	CHECK_CODE(harness_call(h, harness_local(), "Agent.CreateJoinToken", &request, NULL, &err),
+		   CODE_INVALID_ARGUMENT);
 	CHECK_STR(err.text, "ttl is required, you must provide one");
 	request.ttl = 10;
 	request.token = "not/a/segment";
@@ -299,10 +306,12 @@ TEST(a_token_with_an_id_makes_its_alias)
 	request.token = "tok-1";
 	CHECK_CODE(harness_call(h, harness_local(), "Agent.CreateJoinToken", &request, (void **)&token, &err), CODE_OK);
 	CHECK_STR(token->value, "tok-1");
-	CHECK_CODE(harness_call(h, harness_local(), "Agent.CreateJoinToken", &request, (void **)&token, &err), CODE_INTERNAL);
+	CHECK_CODE(harness_call(h, harness_local(), "Agent.CreateJoinToken", &request, (void **)&token, &err),
+		   CODE_INTERNAL);
 	CHECK(strncmp(err.text, "failed to create token: ", 24) == 0);
 	request.agent_id = agent_id(h, "/spire/agent/x");
-	CHECK_CODE(harness_call(h, harness_local(), "Agent.CreateJoinToken", &request, NULL, &err), CODE_INVALID_ARGUMENT);
+	CHECK_CODE(harness_call(h, harness_local(), "Agent.CreateJoinToken", &request, NULL, &err),
+		   CODE_INVALID_ARGUMENT);
 	CHECK_CODE(harness_call(h, harness_local(), "Agent.CountAgents", &count, (void **)&n, &err), CODE_OK);
 	CHECK_NUM(n->count, 0);
 	harness_close(h);

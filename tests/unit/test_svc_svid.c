@@ -40,7 +40,8 @@ static struct harness *open_with_entries(void)
 	Pb__EntryCreate create = PB__ENTRY_CREATE__INIT;
 	Pb__Entry entry = PB__ENTRY__INIT;
 	Pb__Selector selector = PB__SELECTOR__INIT, *selectors[] = { &selector };
-	Pb__SPIFFEID agent = id_on("/spire/agent/join_token/a"), web = id_on("/web"), stranger = id_on("/spire/agent/join_token/b");
+	Pb__SPIFFEID agent = id_on("/spire/agent/join_token/a"), web = id_on("/web"),
+		     stranger = id_on("/spire/agent/join_token/b");
 	const char *names[] = { "b.example", "a.example" };
 	Pb__Command command = PB__COMMAND__INIT;
 
@@ -83,9 +84,14 @@ TEST(a_batch_is_answered_item_by_item)
 	Pb__BatchNewX509SVIDRequest request = PB__BATCH_NEW_X509_SVIDREQUEST__INIT;
 	Pb__BatchNewX509SVIDResponse *reply;
 	const char *const ids[] = { "web", "", "web", "other", "none", "web" };
-	const int codes[] = { CODE_OK, CODE_INVALID_ARGUMENT, CODE_INVALID_ARGUMENT, CODE_NOT_FOUND, CODE_NOT_FOUND, CODE_INVALID_ARGUMENT };
-	const char *const texts[] = { "OK", "missing entry ID", "missing CSR", "entry not found or not authorized",
-				      "entry not found or not authorized", "invalid CSR signature" };
+	const int codes[] = { CODE_OK,        CODE_INVALID_ARGUMENT, CODE_INVALID_ARGUMENT,
+			      CODE_NOT_FOUND, CODE_NOT_FOUND,        CODE_INVALID_ARGUMENT };
+	const char *const texts[] = { "OK",
+				      "missing entry ID",
+				      "missing CSR",
+				      "entry not found or not authorized",
+				      "entry not found or not authorized",
+				      "invalid CSR signature" };
 	struct x509_facts facts;
 
 	for (size_t i = 0; i < 6; i++) {
@@ -98,7 +104,8 @@ TEST(a_batch_is_answered_item_by_item)
 	params[5].csr.data[params[5].csr.len - 1] ^= 1;
 	request.n_params = 6;
 	request.params = list;
-	CHECK_CODE(harness_call(h, harness_client(AGENT_ID, SERIAL), "SVID.BatchNewX509SVID", &request, (void **)&reply, &err),
+	CHECK_CODE(harness_call(h, harness_client(AGENT_ID, SERIAL), "SVID.BatchNewX509SVID", &request, (void **)&reply,
+				&err),
 		   CODE_OK);
 	CHECK_NUM(reply->n_results, 6);
 	for (size_t i = 0; i < 6; i++) {
@@ -107,7 +114,8 @@ TEST(a_batch_is_answered_item_by_item)
 		CHECK((reply->results[i]->svid != NULL) == (codes[i] == CODE_OK));
 	}
 	CHECK_NUM(reply->results[0]->svid->n_cert_chain, 1);
-	CHECK_CODE(x509_read((struct span){ reply->results[0]->svid->cert_chain[0].data, reply->results[0]->svid->cert_chain[0].len },
+	CHECK_CODE(x509_read((struct span){ reply->results[0]->svid->cert_chain[0].data,
+					    reply->results[0]->svid->cert_chain[0].len },
 			     h->arena, &facts, &err),
 		   CODE_OK);
 	CHECK_STR(facts.uri, "spiffe://example.org/web");
@@ -121,7 +129,8 @@ TEST(an_empty_batch_is_refused)
 	struct harness *h = open_with_entries();
 	Pb__BatchNewX509SVIDRequest request = PB__BATCH_NEW_X509_SVIDREQUEST__INIT;
 
-	CHECK_CODE(harness_call(h, harness_client(AGENT_ID, SERIAL), "SVID.BatchNewX509SVID", &request, NULL, &err), CODE_INVALID_ARGUMENT);
+	CHECK_CODE(harness_call(h, harness_client(AGENT_ID, SERIAL), "SVID.BatchNewX509SVID", &request, NULL, &err),
+		   CODE_INVALID_ARGUMENT);
 	CHECK_STR(err.text, "missing parameters");
 	harness_close(h);
 }
@@ -162,9 +171,11 @@ TEST(minting_takes_names_and_subject_from_the_request)
 	} bad[] = {
 		{ NULL, "CSR URI SAN is required" },
 		{ "URI:spiffe://example.org/a,URI:spiffe://example.org/b", "only one URI SAN is expected" },
-		{ "URI:spiffe://other.org/a", "CSR URI SAN is invalid: \"spiffe://other.org/a\" is not a member of trust domain \"example.org\"" },
+		{ "URI:spiffe://other.org/a",
+		  "CSR URI SAN is invalid: \"spiffe://other.org/a\" is not a member of trust domain \"example.org\"" },
 		{ "URI:spiffe://example.org/a,DNS:*.x.y,DNS:a.x.y",
-		  "CSR DNS name contains a wildcard that covers another non-wildcard name: name \"a.x.y\" overlaps with an existing wildcard "
+		  "CSR DNS name contains a wildcard that covers another non-wildcard name: name \"a.x.y\" overlaps "
+		  "with an existing wildcard "
 		  "name in the list: wildcard overlap" },
 	};
 
@@ -172,17 +183,20 @@ TEST(minting_takes_names_and_subject_from_the_request)
 	CHECK_STR(err.text, "missing CSR");
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		request.csr = csr_of(h, "/O=x", bad[i].san);
-		CHECK_CODE(harness_call(h, harness_local(), "SVID.MintX509SVID", &request, NULL, &err), CODE_INVALID_ARGUMENT);
+		CHECK_CODE(harness_call(h, harness_local(), "SVID.MintX509SVID", &request, NULL, &err),
+			   CODE_INVALID_ARGUMENT);
 		CHECK_STR(err.text, bad[i].text);
 	}
 	request.csr = csr_of(h, "/O=Mine", "URI:spiffe://example.org/a,DNS:a.b");
 	request.ttl = 120;
 	CHECK_CODE(harness_call(h, harness_local(), "SVID.MintX509SVID", &request, (void **)&reply, &err), CODE_OK);
-	CHECK_CODE(x509_read((struct span){ reply->svid->cert_chain[0].data, reply->svid->cert_chain[0].len }, h->arena, &facts, &err),
+	CHECK_CODE(x509_read((struct span){ reply->svid->cert_chain[0].data, reply->svid->cert_chain[0].len }, h->arena,
+			     &facts, &err),
 		   CODE_OK);
 	CHECK_STR(facts.uri, "spiffe://example.org/a");
 	CHECK_NUM(facts.not_after_s - facts.not_before_s, 130);
-	CHECK_CODE(harness_call(h, harness_client(AGENT_ID, SERIAL), "SVID.MintX509SVID", &request, NULL, &err), CODE_PERMISSION_DENIED);
+	CHECK_CODE(harness_call(h, harness_client(AGENT_ID, SERIAL), "SVID.MintX509SVID", &request, NULL, &err),
+		   CODE_PERMISSION_DENIED);
 	harness_close(h);
 }
 
@@ -212,7 +226,9 @@ TEST(a_downstream_ca_comes_with_all_roots)
 	CHECK_CODE(harness_call(h, who, "SVID.NewDownstreamX509CA", &request, (void **)&reply, &err), CODE_OK);
 	CHECK_NUM(reply->n_ca_cert_chain, 1);
 	CHECK_NUM(reply->n_x509_authorities, 2);
-	CHECK_CODE(x509_read((struct span){ reply->ca_cert_chain[0].data, reply->ca_cert_chain[0].len }, h->arena, &facts, &err), CODE_OK);
+	CHECK_CODE(x509_read((struct span){ reply->ca_cert_chain[0].data, reply->ca_cert_chain[0].len }, h->arena,
+			     &facts, &err),
+		   CODE_OK);
 	CHECK(facts.is_ca && facts.key_cert_sign);
 	CHECK_STR(facts.uri, "spiffe://example.org");
 	harness_close(h);
