@@ -5,7 +5,6 @@
 
 #include <assert.h>
 #include <malloc.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +46,8 @@ static void mem_shutdown(void *unused __attribute__((unused)))
 {
 }
 
-static void configure(void)
+/* Before anybody can have used SQLite: afterwards it would be too late. */
+__attribute__((constructor)) static void configure(void)
 {
 	static const sqlite3_mem_methods methods = { mem_alloc,   free,     mem_realloc,  mem_size,
 						     mem_roundup, mem_init, mem_shutdown, NULL };
@@ -57,7 +57,7 @@ static void configure(void)
 		rc = sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	if (rc == SQLITE_OK)
 		rc = sqlite3_initialize();
-	assert(rc == SQLITE_OK); /* fails only if SQLite was used before us */
+	assert(rc == SQLITE_OK);
 }
 
 /* Waits in small steps: what holds the file is another thread of ours and done within milliseconds. */
@@ -100,7 +100,8 @@ static enum code set_up(struct db *db, enum db_mode mode, struct err *err)
 		 "PRAGMA cache_size = -%d; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA "
 		 "secure_delete = OFF%s",
 		 mode == DB_WRITER ? WRITER_CACHE_KIB : READER_CACHE_KIB,
-		 mode == DB_READER ? "; PRAGMA query_only = ON" : "; PRAGMA synchronous = FULL");
+		 mode == DB_READER ? "; PRAGMA query_only = ON"
+				   : "; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864");
 	TRY(db_exec(db, text, err));
 	if (sqlite3_wal_autocheckpoint(db->handle, 0) != SQLITE_OK)
 		return err_sqlite(db, "set up", err);
@@ -109,11 +110,9 @@ static enum code set_up(struct db *db, enum db_mode mode, struct err *err)
 
 enum code db_open(const char *path, enum db_mode mode, struct db **out, struct err *err)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_READWRITE | (mode == DB_WRITER ? SQLITE_OPEN_CREATE : 0);
 	OWN_STRUCT(db) db = xcalloc(1, sizeof *db);
 
-	pthread_once(&once, configure);
 	db->path = xstrdup(path);
 	db->statements = xcalloc(SQL_COUNT, sizeof(sqlite3_stmt *));
 	if (sqlite3_open_v2(path, &db->handle, flags, NULL) != SQLITE_OK)
