@@ -2,12 +2,16 @@
 /* Token buckets. A bucket may go below zero: whoever takes more than there is waits for what is missing, in order of arrival. */
 #include "api/limit.h"
 
+#include "api/route.h"
 #include "api/server.h"
 #include "base/clock.h"
+#include "base/metric.h"
 #include "base/task.h"
 
+#include <assert.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -125,12 +129,10 @@ enum code limiters_take(struct limiters *limiters, enum limiter limiter, const c
 	return rc;
 }
 
-enum code call_limit(struct call *call, enum limiter limiter, unsigned n, const char *what)
+static enum code wait_for_turn(struct call *call, enum limiter limiter, unsigned n, const char *what)
 {
 	int64_t wait_ms;
 
-	if (call->caller->local)
-		return CODE_OK;
 	if (limiters_take(call->server->limiters, limiter, call->caller->ip, n, clock_mono_ms(), call->deadline_ms, &wait_ms,
 			  call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_RESOURCE_EXHAUSTED, "%s", what);
@@ -141,4 +143,21 @@ enum code call_limit(struct call *call, enum limiter limiter, unsigned n, const 
 			return err_set(call->err, rc, "%s: the call ended while it waited", what);
 	}
 	return CODE_OK;
+}
+
+enum code call_limit(struct call *call, enum limiter limiter, unsigned n, const char *what)
+{
+	static struct metric_site sites[256]; /* by the row of the route */
+	size_t row = (size_t)(call->route - routes);
+	int64_t begin_ms = clock_mono_ms();
+	char name[128];
+	enum code rc;
+
+	if (call->caller->local || !call->server->limiters->on[limiter])
+		return CODE_OK;
+	assert(n_routes <= sizeof sites / sizeof sites[0]);
+	rc = wait_for_turn(call, limiter, n, what);
+	snprintf(name, sizeof name, "rateLimit_%s", route_metric(call->route) + strlen("rpc_"));
+	metric_call_at(&sites[row], name, rc, (double)(clock_mono_ms() - begin_ms));
+	return rc;
 }

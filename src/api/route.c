@@ -240,6 +240,7 @@ static void make_names(void)
 	for (size_t i = 0; i < n_routes; i++) {
 		struct buf name = { 0 }; /* kept for ever */
 
+		buf_puts(&name, "rpc_");
 		for (const char *at = route_service(&routes[i]), *dot; *at != '\0'; at = *dot == '\0' ? dot : dot + 1) {
 			dot = strchrnul(at, '.');
 			append_snake(&name, at, (size_t)(dot - at));

@@ -31,7 +31,9 @@ struct serving {
 
 struct serve {
 	struct server *server;
+	struct loop *main;
 	struct listener *tcp, *local;
+	bool started;
 	char *tcp_address, *local_address; /* as the log shows them */
 	struct serving *loops;
 	size_t n_loops, next;
@@ -240,30 +242,37 @@ static void serve_free(struct serve *serve)
 
 OWNABLE_STRUCT(serve, serve_free)
 
-enum code serve_start(struct server *server, struct loop *main, struct serve **out, struct err *err)
+enum code serve_bind(struct server *server, struct loop *main, struct serve **out, struct err *err)
 {
-	const struct config *config = server->config;
 	OWN_STRUCT(serve) serve = xcalloc(1, sizeof *serve);
+
+	serve->server = server;
+	serve->main = main;
+	serve->warned_ms = -WARN_AGAIN_MS;
+	TRY(listener_tcp(main, server->config->bind_address, server->config->bind_port, &serve->tcp, err));
+	serve->tcp_address = xstrdup(listener_address(serve->tcp));
+	*out = TAKE(serve);
+	return CODE_OK;
+}
+
+enum code serve_start(struct serve *serve, struct err *err)
+{
 	size_t n = count_cores();
 
 	raise_descriptor_limit();
-	serve->server = server;
-	serve->warned_ms = -WARN_AGAIN_MS;
-	serve->loops = xcalloc(n, sizeof *serve->loops);
-	TRY(listener_tcp(main, config->bind_address, config->bind_port, &serve->tcp, err));
-	TRY(listener_unix(main, config->socket_path, &serve->local, err));
-	serve->tcp_address = xstrdup(listener_address(serve->tcp));
+	TRY(listener_unix(serve->main, serve->server->config->socket_path, &serve->local, err));
 	serve->local_address = xstrdup(listener_address(serve->local));
+	serve->loops = xcalloc(n, sizeof *serve->loops);
 	for (size_t i = 0; i < n; i++) {
 		serve->n_loops = i + 1;
-		TRY(open_loop(&serve->loops[i], server, i, err));
+		TRY(open_loop(&serve->loops[i], serve->server, i, err));
 	}
 	for (size_t i = 0; i < n; i++)
 		loop_start(serve->loops[i].api.loop);
+	serve->started = true;
 	listener_accept(serve->tcp, accepted_tcp, serve);
 	listener_accept(serve->local, accepted_local, serve);
 	say(serve, LOG_INFO, "Starting Server APIs");
-	*out = TAKE(serve);
 	return CODE_OK;
 }
 
@@ -304,6 +313,10 @@ void serve_stop(struct serve *serve)
 {
 	if (serve == NULL)
 		return;
+	if (!serve->started) {
+		serve_free(serve);
+		return;
+	}
 	say(serve, LOG_INFO, "Stopping Server APIs");
 	say(serve, LOG_INFO, "Attempting graceful stop");
 	listener_close(TAKE(serve->tcp));

@@ -8,9 +8,13 @@
 /* The API on its sockets: one api loop per core, one accept loop that deals connections to them in turn (availability.md V21). */
 struct serve;
 
-/* From a task of `main`, the accept loop. Binds TCP and the UNIX socket, starts the api loops, and says "Starting Server APIs" once
- * both listen. On failure nothing is left open. */
-enum code serve_start(struct server *server, struct loop *main, struct serve **out, struct err *err);
+/* Takes the TCP port, before anything is written anywhere: a port in use must leave no trace. `main` is the accept loop; nothing is
+ * accepted yet. Errors are Go's ("listen tcp 127.0.0.1:8081: bind: address already in use"). */
+enum code serve_bind(struct server *server, struct loop *main, struct serve **out, struct err *err);
+
+/* From a task of `main`, once the server can answer. Takes the UNIX socket, starts the api loops, and says "Starting Server APIs" now
+ * that both listen. On failure: serve_stop. */
+enum code serve_start(struct serve *serve, struct err *err);
 
 /* From a task of `main`. Stops listening, tells every connection (GOAWAY), lets calls in flight finish for LIMIT_STOP_MS, then
  * breaks what is left; returns when the api loops have ended and are freed (server-operation.md 8.3, with its lines). NULL is fine. */

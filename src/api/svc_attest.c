@@ -67,6 +67,7 @@ static enum code attest_token(struct call *call, const Pb__AttestationData *data
 			       "failed to attest: join token does not exist or has already been used");
 	if (rc != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to fetch join token");
+	view_close(TAKE(view));
 	if (id_check_segment(token, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to create join token ID");
 	store_token_hash(token, out->token_hash);
@@ -235,6 +236,27 @@ static enum code write_record(struct call *call, struct attested *who, const str
 	return call_propose(call, &command, &outcome);
 }
 
+/* The attestation fails after its token was found good: the token is spent, as in SPIRE, whatever becomes of that. */
+static enum code spend_token(struct call *call, const struct attested *who, enum code rc)
+{
+	Pb__AgentAttest attest = PB__AGENT_ATTEST__INIT;
+	Pb__Command command = PB__COMMAND__INIT;
+	Pb__Outcome *outcome;
+	struct err why = *call->err;
+
+	if (!who->by_token || rc == CODE_CANCELLED)
+		return rc;
+	attest.id = who->id.text;
+	attest.token_hash = (ProtobufCBinaryData){ sizeof who->token_hash, (uint8_t *)who->token_hash };
+	command.kind_case = PB__COMMAND__KIND_AGENT_ATTEST;
+	command.agent_attest = &attest;
+	if (call_propose(call, &command, &outcome) == CODE_OK)
+		*call->err = why;
+	else
+		rc = call->err->code; /* "join token expired", or no leader */
+	return rc;
+}
+
 static enum code send_result(struct call *call, const struct attested *who, const struct keyring *keyring,
 			     const struct x509_svid *svid)
 {
@@ -258,6 +280,7 @@ enum code agent_attest(struct call *call)
 	Pb__AttestAgentRequest *request;
 	struct attested who;
 	struct x509_svid svid;
+	enum code rc;
 
 	TRY(call_limit(call, LIMITER_ATTEST, 1, "rejecting request due to attest agent rate limiting"));
 	if (call_recv(call, &pb__attest_agent_request__descriptor, (void **)&request) != CODE_OK)
@@ -268,8 +291,11 @@ enum code agent_attest(struct call *call)
 	CALL_AUDIT_ADD(call, KV("node_attestor_type", request->params->data->type));
 	TRY(run_attestor(call, request->params->data, &who));
 	CALL_AUDIT_ADD(call, KV("agent_id", who.id.text));
-	TRY(check_agent(call, &who));
-	TRY(agent_svid(call, who.id.text, request->params->params->csr, &keyring, &svid));
+	rc = check_agent(call, &who);
+	if (rc == CODE_OK)
+		rc = agent_svid(call, who.id.text, request->params->params->csr, &keyring, &svid);
+	if (rc != CODE_OK)
+		return spend_token(call, &who, rc);
 	TRY(write_record(call, &who, &svid));
 	return send_result(call, &who, keyring, &svid);
 }

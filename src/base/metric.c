@@ -26,7 +26,9 @@ struct window {
 struct metric {
 	struct metric *next;
 	enum metric_kind kind;
-	char *name, *labels; /* labels: `a="b",c="d"`, sorted as given */
+	char *name;
+	struct metric_label labels[METRIC_LABELS_MAX]; /* sorted by name, values clean */
+	size_t n_labels;
 	_Atomic uint64_t count;
 	_Atomic uint64_t sum_millionths;
 	_Atomic double gauge;
@@ -59,21 +61,59 @@ static void put_clean(struct buf *out, const char *value)
 	}
 }
 
-static struct metric *find(enum metric_kind kind, const char *name, const char *labels)
+/* The labels as they are kept: cleaned, in the order of their names. Texts are the caller's to free. */
+static size_t take_labels(const struct metric_label *from, struct metric_label out[METRIC_LABELS_MAX])
+{
+	size_t n = 0;
+
+	for (; from != NULL && from->name != NULL && n < METRIC_LABELS_MAX; from++, n++) {
+		OWN_BUF clean = { 0 };
+		size_t at = n;
+
+		put_clean(&clean, from->value);
+		for (; at > 0 && strcmp(out[at - 1].name, from->name) > 0; at--)
+			out[at] = out[at - 1];
+		out[at] = (struct metric_label){ xstrdup(from->name), xstrdup(buf_text(&clean)) };
+	}
+	return n;
+}
+
+static void free_labels(struct metric_label *labels, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free((void *)(uintptr_t)labels[i].name);
+		free((void *)(uintptr_t)labels[i].value);
+	}
+}
+
+static int compare(const struct metric *m, const char *name, const struct metric_label *labels, size_t n)
+{
+	int order = strcmp(m->name, name);
+
+	for (size_t i = 0; order == 0 && i < m->n_labels && i < n; i++) {
+		order = strcmp(m->labels[i].name, labels[i].name);
+		if (order == 0)
+			order = strcmp(m->labels[i].value, labels[i].value);
+	}
+	return order != 0 ? order : (m->n_labels > n) - (m->n_labels < n);
+}
+
+static struct metric *find(enum metric_kind kind, const char *name, const struct metric_label *labels, size_t n)
 {
 	for (struct metric *m = all; m != NULL; m = m->next)
-		if (m->kind == kind && strcmp(m->name, name) == 0 && strcmp(m->labels, labels) == 0)
+		if (m->kind == kind && compare(m, name, labels, n) == 0)
 			return m;
 	return NULL;
 }
 
-static struct metric *make(enum metric_kind kind, const char *name, const char *labels)
+static struct metric *make(enum metric_kind kind, const char *name, const struct metric_label *labels, size_t n)
 {
 	struct metric *m = xcalloc(1, sizeof *m);
 
 	m->kind = kind;
 	m->name = xstrdup(name);
-	m->labels = xstrdup(labels);
+	memcpy(m->labels, labels, n * sizeof *labels);
+	m->n_labels = n;
 	if (kind == METRIC_SUMMARY)
 		m->windows = xcalloc(2, sizeof *m->windows);
 	if (kind == METRIC_HISTOGRAM)
@@ -86,18 +126,16 @@ static struct metric *make(enum metric_kind kind, const char *name, const char *
 
 struct metric *metric_get(enum metric_kind kind, const char *name, const struct metric_label *labels)
 {
-	OWN_BUF text = { 0 };
+	struct metric_label taken[METRIC_LABELS_MAX];
+	size_t n = take_labels(labels, taken);
 	struct metric *m;
 
-	for (const struct metric_label *label = labels; label != NULL && label->name != NULL; label++) {
-		buf_printf(&text, "%s%s=\"", text.len > 0 ? "," : "", label->name);
-		put_clean(&text, label->value);
-		buf_put(&text, '"');
-	}
 	pthread_mutex_lock(&lock);
-	m = find(kind, name, buf_text(&text));
-	if (m == NULL)
-		m = make(kind, name, buf_text(&text));
+	m = find(kind, name, taken, n);
+	if (m != NULL)
+		free_labels(taken, n);
+	else
+		m = make(kind, name, taken, n);
 	pthread_mutex_unlock(&lock);
 	return m;
 }
@@ -176,6 +214,17 @@ void metric_call_at(struct metric_site *site, const char *name, enum code code, 
 	metric_observe(elapsed, elapsed_ms);
 }
 
+void metric_count(struct metric_counter *counter, const char *name)
+{
+	struct metric *metric = atomic_load_explicit(&counter->metric, memory_order_acquire);
+
+	if (metric == NULL) {
+		metric = metric_get(METRIC_COUNTER, name, NULL);
+		atomic_store_explicit(&counter->metric, metric, memory_order_release);
+	}
+	metric_add(metric, 1);
+}
+
 void metric_on_page(void (*fill)(void *ctx), void *ctx)
 {
 	pthread_mutex_lock(&lock);
@@ -201,35 +250,29 @@ static void put_name(struct page *page, const char *suffix)
 	buf_printf(page->out, "%s%s%s", page->prefix, page->metric->name, suffix);
 }
 
-/* {host="..",own labels,extra}; the braces are left out when there is nothing between them. */
+/* All labels in the order of their names, the quantile last, as Prometheus' own library has them. */
 static void put_labels(struct page *page, const char *extra)
 {
 	const struct metric_page_options *options = page->options;
-	struct buf *out = page->out;
+	const struct metric *m = page->metric;
+	const struct metric_label common[] = { { "host", options->host }, { "trust_domain", options->trust_domain } };
 	const char *between = "{";
+	size_t own = 0;
 
-	if (options->host != NULL) {
-		buf_printf(out, "%shost=\"", between);
-		put_clean(out, options->host);
-		buf_put(out, '"');
-		between = ",";
+	for (size_t i = 0; i <= 2; i++) {
+		for (; own < m->n_labels && (i == 2 || strcmp(m->labels[own].name, common[i].name) < 0); own++, between = ",")
+			buf_printf(page->out, "%s%s=\"%s\"", between, m->labels[own].name, m->labels[own].value);
+		if (i < 2 && common[i].value != NULL) {
+			buf_printf(page->out, "%s%s=\"", between, common[i].name);
+			put_clean(page->out, common[i].value);
+			buf_put(page->out, '"');
+			between = ",";
+		}
 	}
-	if (page->metric->labels[0] != '\0') {
-		buf_printf(out, "%s%s", between, page->metric->labels);
-		between = ",";
-	}
-	if (options->trust_domain != NULL) {
-		buf_printf(out, "%strust_domain=\"", between);
-		put_clean(out, options->trust_domain);
-		buf_put(out, '"');
-		between = ",";
-	}
-	if (extra[0] != '\0') {
-		buf_printf(out, "%s%s", between, extra);
-		between = ",";
-	}
-	if (between[0] == ',')
-		buf_put(out, '}');
+	if (extra[0] != '\0')
+		buf_printf(page->out, "%s%s}", between, extra);
+	else if (between[0] == ',')
+		buf_put(page->out, '}');
 }
 
 static void put_sample(struct page *page, const char *suffix, const char *extra, double value)
@@ -312,9 +355,8 @@ static void put_metric(struct page *page)
 static int by_name(const void *a, const void *b)
 {
 	const struct metric *x = *(struct metric *const *)a, *y = *(struct metric *const *)b;
-	int order = strcmp(x->name, y->name);
 
-	return order != 0 ? order : strcmp(x->labels, y->labels);
+	return compare(x, y->name, y->labels, y->n_labels);
 }
 
 static void put_head(struct page *page)

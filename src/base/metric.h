@@ -45,6 +45,11 @@ struct metric_site {
 };
 void metric_call_at(struct metric_site *site, const char *name, enum code code, double elapsed_ms);
 
+struct metric_counter { /* static, zero-initialised */
+	_Atomic(struct metric *) metric;
+};
+void metric_count(struct metric_counter *counter, const char *name); /* + 1; the series is looked up once */
+
 /* Called before each page: sets the gauges that are cheaper to ask for than to keep. Never taken off again. */
 void metric_on_page(void (*fill)(void *ctx), void *ctx);
 

@@ -3,6 +3,7 @@
 
 #include "ca/jwt.h"
 
+#include "base/metric.h"
 #include "base/buf.h"
 #include "base/rand.h"
 #include "base/utf8.h"
@@ -124,6 +125,8 @@ static enum code check_expiry(int64_t expires_s, int64_t now_s, struct err *err)
 	return err_set(err, CODE_INTERNAL, "invalid JWT-SVID \"exp\" claim: already expired as of %s", text);
 }
 
+static struct metric_counter signed_svids;
+
 enum code jwt_issue(const struct jwt_authority *authority, const struct jwt_request *request, struct arena *arena,
 		    struct jwt_svid *out, struct err *err)
 {
@@ -153,6 +156,7 @@ enum code jwt_issue(const struct jwt_authority *authority, const struct jwt_requ
 	out->token = arena_strndup(arena, (const char *)token.data, token.len);
 	out->issued_at_s = request->now_s;
 	out->expires_at_s = expires_s;
+	metric_count(&signed_svids, "server_ca_sign_jwt_svid");
 	return CODE_OK;
 }
 

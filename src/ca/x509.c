@@ -5,6 +5,7 @@
 
 #include "ca/x509.h"
 
+#include "base/metric.h"
 #include "base/rand.h"
 #include "ca/der.h"
 #include "ca/name.h"
@@ -309,6 +310,8 @@ static struct draft draft_under(const struct x509_authority *authority)
 	};
 }
 
+static struct metric_counter signed_svids, signed_cas;
+
 enum code x509_issue(const struct x509_authority *authority, const struct x509_request *request, struct arena *arena,
 		     struct x509_svid *out, struct err *err)
 {
@@ -330,7 +333,9 @@ enum code x509_issue(const struct x509_authority *authority, const struct x509_r
 	TRY(check_dns_names(request, err));
 	TRY(build_subject(request, arena, &draft.subject, err));
 	new_serial(draft.serial);
-	return finish(&draft, arena, out, err);
+	TRY(finish(&draft, arena, out, err));
+	metric_count(&signed_svids, "server_ca_sign_x509_svid");
+	return CODE_OK;
 }
 
 /* ---- CA certificates ---- */
@@ -356,7 +361,9 @@ enum code x509_issue_downstream(const struct x509_authority *authority, const ch
 	name_set(&subject, NAME_UNIT, unit, arena);
 	draft.subject = name_encode(&subject, arena);
 	new_serial(draft.serial);
-	return finish(&draft, arena, out, err);
+	TRY(finish(&draft, arena, out, err));
+	metric_count(&signed_cas, "server_ca_sign_x509_ca_svid");
+	return CODE_OK;
 }
 
 static struct span ca_subject(const struct x509_ca_subject *subject, const char *serial_number, struct arena *arena)

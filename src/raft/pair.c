@@ -121,7 +121,8 @@ static enum code read_slots(struct pair *pair, uint8_t slots[2][SLOT], enum slot
 
 static enum code load(struct pair *pair, void *body, struct err *err)
 {
-	uint8_t slots[2][SLOT];
+	OWN_STRUCT(arena) arena = arena_new();
+	uint8_t(*slots)[SLOT] = arena_alloc(arena, 2 * SLOT); /* two pages: too much for a stack frame */
 	enum slot_state states[2];
 
 	TRY(read_slots(pair, slots, states, err));
@@ -139,7 +140,8 @@ static enum code load(struct pair *pair, void *body, struct err *err)
 
 static enum code make_file(struct pair *pair, const char *temporary, const void *body, struct err *err)
 {
-	uint8_t record[BODY_AT + PAIR_BODY_MAX], pages[2 * SLOT] = { 0 };
+	OWN_STRUCT(arena) arena = arena_new();
+	uint8_t record[BODY_AT + PAIR_BODY_MAX], *pages = arena_zalloc(arena, 2 * SLOT);
 	size_t len = encode(pair, body, record);
 
 	memcpy(pages, record, len);
@@ -147,7 +149,7 @@ static enum code make_file(struct pair *pair, const char *temporary, const void 
 	pair->fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (pair->fd < 0)
 		return err_errno(err, CODE_INTERNAL, errno, "open", temporary);
-	if (!file_pwrite(pair->fd, pages, sizeof pages, 0) || fsync(pair->fd) != 0)
+	if (!file_pwrite(pair->fd, pages, 2 * SLOT, 0) || fsync(pair->fd) != 0)
 		return err_errno(err, CODE_INTERNAL, errno, "write", temporary);
 	if (rename(temporary, pair->path) != 0 || !file_sync_parent(pair->path))
 		return err_errno(err, CODE_INTERNAL, errno, "rename", temporary);

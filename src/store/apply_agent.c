@@ -103,6 +103,8 @@ enum code apply_agent_attest(struct apply *a, struct err *err)
 	struct agent_row agent;
 	bool found, ok = true;
 
+	if (in->svid == NULL && in->token_hash.len > 0) /* it came to nothing: the token is spent all the same */
+		return token_take(a, in->token_hash, &ok, err);
 	if (in->id[0] == '\0' || in->svid == NULL || in->svid->serial[0] == '\0')
 		return outcome_refuse(a, CODE_INVALID_ARGUMENT,
 				      "an attestation needs an agent ID and the serial number of its SVID");

@@ -81,8 +81,8 @@ static struct node open_node(void)
 
 static void close_node(struct node *node)
 {
-	end(node);
-	harness_close(node->h);
+	harness_close(node->h); /* the loop ends before what its task works on */
+	rotation_free(node->rotation);
 	key_manager_close(node->keys);
 	clock_use(NULL);
 }

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `run`: builds every layer in order and takes them down in reverse (contract server-operation.md 8.1 to 8.3). The main thread
+ * runs the main loop: it accepts connections, serves the pages, keeps the authorities, and hears the signals. */
+#include "cmd/run_flags.h"
+
+#include "api/limit.h"
+#include "api/pages.h"
+#include "api/prune.h"
+#include "api/rotate.h"
+#include "api/serve.h"
+#include "base/clock.h"
+#include "base/task.h"
+#include "ca/x509pop.h"
+#include "raft/node.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { UMASK_LEAST = 0027 };
+
+struct run {
+	struct arena *arena;
+	struct config config;
+	struct server server;
+	struct node *node;
+	struct key_manager *keys;
+	struct loop *loop;
+	struct serve *serve;
+	struct pages *pages;
+	uv_signal_t signals[4];
+	size_t n_signals;
+	struct wait stop; /* ended by SIGINT or SIGTERM */
+	enum code code;   /* how it went */
+	struct err err;
+};
+
+/* --- before the loop --- */
+
+static void tighten_umask(void)
+{
+	mode_t present = umask(0);
+	mode_t wanted = present | UMASK_LEAST;
+	char text[96];
+
+	umask(wanted);
+	if (wanted == present)
+		return;
+	snprintf(text, sizeof text, "Current umask %#04o is too permissive; setting umask %#04o", (unsigned)present, (unsigned)wanted);
+	log_warn(text);
+}
+
+static void log_configured(const struct config *config, struct arena *arena)
+{
+	const char *ids = config->admin_ids.n == 0 ? NULL : "";
+
+	for (size_t i = 0; i < config->admin_ids.n; i++)
+		ids = arena_printf(arena, "%s%s\"%s\"", ids, i == 0 ? "" : ",", config->admin_ids.items[i]);
+	log_info("Configured", KV_LIST("admin_ids", ids == NULL ? "null" : arena_printf(arena, "[%s]", ids)),
+		 KV("data_dir", config->data_dir), KV("launch_log_level", log_level_name(config->log.level)), KV("version", VERSION));
+}
+
+/* Keys that are there are read before anything is written; a new file may lie in a directory that is yet to be made. */
+static enum code open_keys(struct run *run, bool before)
+{
+	bool on_disk = run->config.key_manager == KEY_MANAGER_DISK;
+
+	if (run->keys != NULL || (before && on_disk && access(run->config.keys_path, F_OK) != 0))
+		return CODE_OK;
+	if (!on_disk)
+		return key_manager_open_memory(&run->keys, &run->err);
+	return key_manager_open_disk(run->config.keys_path, &run->keys, &run->err);
+}
+
+static enum code open_x509pop(struct run *run)
+{
+	const struct config_x509pop *from = &run->config.x509pop;
+	const struct x509pop_options options = {
+		.trust_domain = run->config.trust_domain,
+		.mode = from->mode,
+		.spiffe_prefix = from->spiffe_prefix,
+		.ca_bundle_path = from->ca_bundle_path,
+		.ca_bundle_paths = from->ca_bundle_paths.items,
+		.n_ca_bundle_paths = from->ca_bundle_paths.n,
+		.agent_path_template = from->agent_path_template,
+		.max_intermediates = from->max_intermediates,
+		.max_rsa_key_size = from->max_rsa_key_size,
+		.verify_client_ip = from->verify_client_ip,
+	};
+
+	struct err why = { 0 };
+
+	if (!from->enabled)
+		return CODE_OK;
+	if (x509pop_open(&options, &run->server.x509pop, &why) != CODE_OK)
+		return err_set(&run->err, why.code, "failed to configure plugin \"x509pop\": rpc error: code = %s desc = %s",
+			       code_name(why.code), why.text);
+	return CODE_OK;
+}
+
+static enum code open_state(struct run *run)
+{
+	struct server *server = &run->server;
+	const struct replica_options options = { .state_path = server->state_path, .trust_domain = server->td };
+
+	return replica_start(&options, &server->replica, &run->err);
+}
+
+/* What can be wrong without our having written anything: another server's port, keys that cannot be read, bad options. */
+static enum code check(struct run *run)
+{
+	struct config_notes notes;
+	enum code rc = config_plugins(&run->config, run->arena, &notes, &run->err);
+
+	write_notes(&notes);
+	TRY(rc);
+	if (run->config.cluster.enabled)
+		return err_set(&run->err, CODE_UNIMPLEMENTED,
+			       "the configuration has a cluster {} block, and this version runs a single server only: remove the block");
+	if (run->config.federation_configured)
+		log_warn("The federation section has no effect in this version: no bundle endpoint is served, no bundle is fetched");
+	TRY(open_x509pop(run));
+	TRY(open_keys(run, true));
+	return serve_bind(&run->server, run->loop, &run->serve, &run->err);
+}
+
+static enum code build(struct run *run)
+{
+	struct server *server = &run->server;
+
+	server->config = &run->config;
+	server->td = run->config.trust_domain;
+	server->server_id = arena_printf(run->arena, "spiffe://%s/spire/server", server->td);
+	server->state_path = arena_printf(run->arena, "%s/state.db", run->config.data_dir);
+	server->started_ms = clock_mono_ms();
+	server->launch_level = run->config.log.level;
+	server->limiters = limiters_new(run->config.ratelimit_attestation, run->config.ratelimit_signing);
+	server->keyring = keyring_slot_new();
+	run->loop = loop_new("main");
+	TRY(check(run));
+	TRY(node_open(run->config.data_dir, &run->node, &run->err));
+	server->node = node_id(run->node);
+	TRY(open_state(run));
+	TRY(open_keys(run, false));
+	return rotation_new(server, run->loop, run->keys, &server->rotation, &run->err);
+}
+
+/* --- on the loop --- */
+
+static void heard(uv_signal_t *handle, int number)
+{
+	struct run *run = handle->data;
+	struct err err = { 0 };
+
+	switch (number) {
+	case SIGUSR1:
+		log_info("Reconfigure signal received", KV("subsystem_name", "reconfigurer"));
+		break;
+	case SIGUSR2:
+		if (log_reopen(&err) != CODE_OK)
+			log_error("failed to rotate log after signal", KV("error", err.text));
+		break;
+	default:
+		if (!run->stop.done)
+			wait_done(&run->stop);
+	}
+}
+
+static void listen_for_signals(struct run *run)
+{
+	static const int numbers[] = { SIGINT, SIGTERM, SIGUSR1, SIGUSR2 };
+
+	for (run->n_signals = 0; run->n_signals < sizeof numbers / sizeof numbers[0]; run->n_signals++) {
+		uv_signal_t *handle = &run->signals[run->n_signals];
+
+		uv_signal_init(loop_uv(run->loop), handle);
+		handle->data = run;
+		uv_signal_start(handle, heard, numbers[run->n_signals]);
+	}
+}
+
+static enum code serve_until_stopped(struct run *run)
+{
+	struct server *server = &run->server;
+
+	TRY(rotation_init(server->rotation, &run->err));
+	TRY(serve_start(run->serve, &run->err));
+	TRY(pages_start(server, run->loop, &run->pages, &run->err));
+	rotation_run(server->rotation);
+	prune_run(server, run->loop);
+	task_wait(&run->stop, INT64_MAX);
+	return CODE_OK;
+}
+
+/* The life of the server as one task of the main loop. */
+static void live(void *arg)
+{
+	struct run *run = arg;
+
+	if (run->code == CODE_OK)
+		run->code = serve_until_stopped(run);
+	atomic_store(&run->server.stopping, true);
+	serve_stop(run->serve);
+	pages_stop(run->pages);
+	for (size_t i = 0; i < run->n_signals; i++)
+		uv_close((uv_handle_t *)&run->signals[i], NULL);
+	loop_stop(run->loop);
+}
+
+static void take_down(struct run *run)
+{
+	struct server *server = &run->server;
+
+	rotation_free(server->rotation);
+	replica_stop(server->replica);
+	loop_free(run->loop);
+	x509pop_close(server->x509pop);
+	key_manager_close(run->keys);
+	keyring_slot_free(server->keyring);
+	limiters_free(server->limiters);
+	node_close(run->node);
+}
+
+static int finish(struct run *run, enum code rc)
+{
+	if (rc == CODE_OK) {
+		log_info("Server stopped gracefully");
+		return 0;
+	}
+	log_error("Fatal run error", KV("error", run->err.text));
+	log_error("Server crashed", KV("error", run->err.text));
+	return 1;
+}
+
+static int run_configured(struct run *run)
+{
+	tighten_umask();
+	log_configured(&run->config, run->arena);
+	signal(SIGPIPE, SIG_IGN);
+	run->code = build(run);
+	if (run->code == CODE_OK)
+		listen_for_signals(run);
+	task_spawn(run->loop, "run", live, run); /* takes down what stands, if the building failed */
+	loop_run(run->loop);
+	take_down(run);
+	return finish(run, run->code);
+}
+
+static enum code load(struct run *run, const struct config_flags *flags)
+{
+	struct config_notes notes = { 0 };
+	struct err ignored = { 0 };
+	enum code rc = config_load(flags, run->arena, &run->config, &notes, &run->err);
+
+	if (rc == CODE_OK)
+		TRY(log_open(&run->config.log, &run->err));
+	else if (notes.n > 0)
+		log_open(&run->config.log, &ignored); /* what is wrong is in its lines */
+	write_notes(&notes);
+	return rc;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	OWN_STRUCT(arena) arena = arena_new();
+	struct run *run = arena_zalloc(arena, sizeof *run);
+	struct config_flags flags;
+	enum code rc = flags_read(&run_flags, &flags, arena, argc, argv, NULL, &run->err);
+
+	run->arena = arena;
+	if (rc == CODE_CANCELLED) {
+		flags_usage(&run_flags, stderr);
+		fprintf(stderr, "%s\n", run->err.text);
+		return 0;
+	}
+	if (rc != CODE_OK) {
+		fprintf(stderr, "%s\n", run->err.text);
+		flags_usage(&run_flags, stderr);
+		fprintf(stderr, "%s\n", run->err.text);
+		return 1;
+	}
+	if (load(run, &flags) != CODE_OK) {
+		fprintf(stderr, "%s\n", run->err.text);
+		return 1;
+	}
+	return run_configured(run);
+}
