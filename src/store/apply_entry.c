@@ -148,17 +148,15 @@ static int64_t key_of(int64_t parent, uint64_t seq)
 	return (int64_t)((uint64_t)parent << 32 | seq);
 }
 
-static enum code entry_put(struct store *store, uint64_t seq, const Pb__Entry *entry, struct err *err)
+/* The rows of an entry under parent number `parent`, which is there. */
+static enum code rows_put(struct store *store, int64_t parent, uint64_t seq, const Pb__Entry *entry, struct err *err)
 {
-	const char *parent_id = spiffe_id_text(entry->parent_id, store->arena);
 	const char *spiffe_id = spiffe_id_text(entry->spiffe_id, store->arena);
 	struct span blob = message_pack_arena(entry, store->arena);
 	Pb__Selector **set;
 	size_t n = selectors_set(entry->selectors, entry->n_selectors, store->arena, &set);
-	int64_t parent, key;
+	int64_t key = key_of(parent, seq);
 
-	TRY(parent_take(store, parent_id, &parent, err));
-	key = key_of(parent, seq);
 	TRY(row_put(store, TABLE_ENTRY,
 		    CELLS(INT(key), INT(seq), TEXT(entry->id), TEXT(spiffe_id),
 			  INT(similar_hash(store->hasher, set, n)), INT(entry->admin), INT(entry->downstream),
@@ -166,12 +164,12 @@ static enum code entry_put(struct store *store, uint64_t seq, const Pb__Entry *e
 		    err));
 	for (size_t i = 0; i < entry->n_federates_with; i++)
 		TRY(row_put(store, TABLE_FEDERATES, CELLS(TEXT(entry->federates_with[i]), INT(key)), err));
-	if (parent_is_server(parent_id))
+	if (parent_is_server(spiffe_id_text(entry->parent_id, store->arena)))
 		return alias_file(store, key, entry, err);
 	return parent_name(store, spiffe_id, true, err);
 }
 
-enum code entry_drop(struct store *store, int64_t key, const Pb__Entry *entry, struct err *err)
+static enum code rows_drop(struct store *store, int64_t key, const Pb__Entry *entry, struct err *err)
 {
 	bool alias;
 
@@ -179,9 +177,33 @@ enum code entry_drop(struct store *store, int64_t key, const Pb__Entry *entry, s
 		TRY(row_drop(store, TABLE_FEDERATES, CELLS(TEXT(entry->federates_with[i]), INT(key)), NULL, err));
 	TRY(row_drop(store, TABLE_ALIAS, CELLS(INT(key)), &alias, err));
 	TRY(row_drop(store, TABLE_ENTRY, CELLS(INT(key)), NULL, err));
-	if (!alias)
-		TRY(parent_name(store, spiffe_id_text(entry->spiffe_id, store->arena), false, err));
+	return alias ? CODE_OK : parent_name(store, spiffe_id_text(entry->spiffe_id, store->arena), false, err);
+}
+
+static enum code entry_put(struct store *store, uint64_t seq, const Pb__Entry *entry, struct err *err)
+{
+	int64_t parent;
+
+	TRY(parent_take(store, spiffe_id_text(entry->parent_id, store->arena), &parent, err));
+	return rows_put(store, parent, seq, entry, err);
+}
+
+enum code entry_drop(struct store *store, int64_t key, const Pb__Entry *entry, struct err *err)
+{
+	TRY(rows_drop(store, key, entry, err));
 	return parent_release(store, key >> 32, err);
+}
+
+/* `new` in the place of `old`: a parent that both have keeps its number. */
+static enum code entry_swap(struct store *store, int64_t key, const Pb__Entry *old, const Pb__Entry *new,
+			    struct err *err)
+{
+	int64_t parent;
+
+	TRY(parent_take(store, spiffe_id_text(new->parent_id, store->arena), &parent, err));
+	TRY(rows_drop(store, key, old, err));
+	TRY(rows_put(store, parent, (uint32_t)key, new, err));
+	return parent == key >> 32 ? CODE_OK : parent_release(store, key >> 32, err);
 }
 
 static enum code entry_read(struct query *q, struct arena *arena, struct entry_at *out, struct err *err)
@@ -473,8 +495,7 @@ static enum code entry_change(struct apply *a, int64_t key, const Pb__Entry *old
 {
 	struct store *store = a->store;
 
-	TRY(entry_drop(store, key, old, err));
-	TRY(entry_put(store, (uint32_t)key, new, err));
+	TRY(entry_swap(store, key, old, new, err));
 	a->out->entry = sorted(new, a->arena);
 	a->out->changed = true;
 	return CODE_OK;
@@ -566,8 +587,7 @@ static enum code dissociate(struct store *store, int64_t key, Pb__Entry *old, co
 		if (strcmp(old->federates_with[i], td) != 0)
 			new->federates_with[n++] = old->federates_with[i];
 	new->n_federates_with = n;
-	TRY(entry_drop(store, key, old, err));
-	return entry_put(store, (uint32_t)key, new, err);
+	return entry_swap(store, key, old, new, err);
 }
 
 enum code entry_dissociate(struct store *store, int64_t key, const char *td, struct err *err)

@@ -3,6 +3,7 @@
 #include "lib/state.h"
 #include "store/codec.h"
 #include "store/db.h"
+#include "store/state.h"
 
 #include "base/fault.h"
 
@@ -551,6 +552,29 @@ TEST(numbers_of_entries_are_not_used_again)
 		query_done(&q);
 		db_close(db);
 	}
+	state_end(&s);
+}
+
+TEST(update_keeps_the_number_of_its_parent)
+{
+	struct state s;
+	struct err err = { 0 };
+	struct db *db;
+	int64_t number, again;
+	bool named;
+
+	state_begin(&s);
+	state_create(&s, state_entry(&s, "a", "/p", "/a", "t:1"));
+	CHECK_CODE(db_open(s.path, DB_READER, &db, &err), CODE_OK);
+	CHECK_CODE(parent_number(db, "spiffe://example.org/p", &number, &named, &err), CODE_OK);
+	update(&s, state_entry(&s, "a", "/p", "/b", "t:2"), NULL); /* its only child */
+	CHECK_CODE(parent_number(db, "spiffe://example.org/p", &again, &named, &err), CODE_OK);
+	CHECK(number != 0);
+	CHECK_NUM(again, number);
+	update(&s, state_entry(&s, "a", "/q", "/b", "t:2"), NULL);
+	CHECK_CODE(parent_number(db, "spiffe://example.org/p", &again, &named, &err), CODE_OK);
+	CHECK_NUM(again, 0); /* gone with it */
+	db_close(db);
 	state_end(&s);
 }
 
