@@ -96,7 +96,10 @@ static enum code parse_key(const char *id, const char *text, size_t len, EVP_PKE
 	const uint8_t *at;
 	enum key_type type;
 
-	if (!buf_unbase64(&der, text, len, 0))
+	bool decoded = buf_unbase64(&der, text, len, 0);
+
+	OPENSSL_cleanse((char *)text, len); /* the JSON reader's own copy of a private key */
+	if (!decoded)
 		return err_set(err, CODE_INTERNAL, "unable to decode keys JSON: key \"%s\" is not base64", id);
 	at = der.data;
 	info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &at, (long)der.len);

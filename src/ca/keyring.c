@@ -29,29 +29,6 @@ static struct buf buf_of(struct span span)
 	return buf;
 }
 
-static void fill_id(struct x509_authority *authority)
-{
-	OWN_BUF hex = { 0 };
-
-	buf_hex(&hex, authority->subject_key_id, authority->subject_key_id_len);
-	snprintf(authority->id, sizeof authority->id, "%s", buf_text(&hex));
-}
-
-static enum code fill_subject_key_id(struct x509_authority *authority, X509 *cert, struct err *err)
-{
-	const ASN1_OCTET_STRING *id = X509_get0_subject_key_id(cert);
-
-	if (id == NULL)
-		return CODE_OK; /* an upstream CA that leaves it out: SVIDs carry no authority key id then */
-	if (ASN1_STRING_length(id) > SUBJECT_KEY_ID_MAX)
-		return err_set(err, CODE_INVALID_ARGUMENT,
-			       "the CA certificate has a subject key id of %d octets, more than %d",
-			       ASN1_STRING_length(id), SUBJECT_KEY_ID_MAX);
-	authority->subject_key_id_len = (size_t)ASN1_STRING_length(id);
-	memcpy(authority->subject_key_id, ASN1_STRING_get0_data(id), authority->subject_key_id_len);
-	return CODE_OK;
-}
-
 OWNABLE_STRUCT(x509_authority, x509_authority_free)
 
 enum code x509_authority_new(EVP_PKEY *key, struct span cert, const struct span *upstream, size_t n_upstream,
@@ -71,9 +48,13 @@ enum code x509_authority_new(EVP_PKEY *key, struct span cert, const struct span 
 		return err_crypto(err, CODE_INVALID_ARGUMENT, "the CA certificate and the private key do not match");
 	TRY(key_type_of(key, &authority->type, err));
 	TRY(signer_new(key, &authority->signer, err));
-	TRY(fill_subject_key_id(authority, parsed, err));
+	/* An upstream CA may leave the subject key id out: SVIDs carry no authority key id then. x509_read has checked
+	 * the length. */
+	authority->subject_key_id_len = facts.key_id.len;
+	if (facts.key_id.len > 0)
+		memcpy(authority->subject_key_id, facts.key_id.data, facts.key_id.len);
 	TRY(x509_find_subject((struct span){ authority->cert.data, authority->cert.len }, &authority->subject, err));
-	fill_id(authority);
+	snprintf(authority->id, sizeof authority->id, "%s", facts.subject_key_id);
 	authority->not_before_s = facts.not_before_s;
 	authority->not_after_s = facts.not_after_s;
 	authority->upstream = xcalloc(n_upstream + 1, sizeof *authority->upstream);
@@ -123,6 +104,7 @@ enum code jwt_authority_new(EVP_PKEY *key, const char *kid, int64_t not_after_s,
 	OWN_STRUCT(signer) signer = NULL;
 	OWN_BUF json = { 0 }, header = { 0 };
 	struct jwt_authority *authority;
+	enum key_type type;
 
 	for (const char *c = kid; *c != '\0'; c++)
 		if ((unsigned char)*c < ' ' || *c == '"' || *c == '\\' || (unsigned char)*c >= 0x7f)
@@ -131,12 +113,13 @@ enum code jwt_authority_new(EVP_PKEY *key, const char *kid, int64_t not_after_s,
 	if (strlen(kid) >= AUTHORITY_ID_MAX)
 		return err_set(err, CODE_INVALID_ARGUMENT, "JWT key id is longer than %d characters",
 			       AUTHORITY_ID_MAX - 1);
+	TRY(key_type_of(key, &type, err));
 	TRY(signer_new(key, &signer, err));
 	buf_printf(&json, "{\"alg\":\"%s\",\"kid\":\"%s\",\"typ\":\"JWT\"}", signer_jws_algorithm(signer), kid);
 	buf_base64(&header, json.data, json.len, 1);
 	authority = xcalloc(1, sizeof *authority);
 	authority->key = key;
-	authority->type = signer_type(signer);
+	authority->type = type;
 	snprintf(authority->kid, sizeof authority->kid, "%s", kid);
 	authority->not_after_s = not_after_s;
 	authority->signer = TAKE(signer);

@@ -11,16 +11,16 @@
  * with it. */
 struct signer;
 
-enum { SIGNATURE_MAX = 512 }; /* RSA-4096 */
+enum { SIGNATURE_MAX = 1024 }; /* RSA with 8192 bits */
 
+/* INVALID_ARGUMENT for a key that is not RSA, ECDSA on a NIST curve or Ed25519. */
 enum code signer_new(EVP_PKEY *key, struct signer **out, struct err *err); /* takes a reference of its own to the key */
 void signer_free(struct signer *signer);
 OWNABLE_STRUCT(signer, signer_free)
 
-enum key_type signer_type(const struct signer *signer);
 struct span
 signer_algorithm(const struct signer *signer); /* AlgorithmIdentifier of its signatures in certificates, DER */
-const char *signer_jws_algorithm(const struct signer *signer); /* "ES256", "ES384", "RS256" */
+const char *signer_jws_algorithm(const struct signer *signer); /* "ES256", "ES384", "RS256"; NULL: not for tokens */
 
 /* As certificates want it: ECDSA as a SEQUENCE of r and s, RSA PKCS #1 v1.5. `out` has room for SIGNATURE_MAX. */
 enum code signer_sign(const struct signer *signer, struct span data, uint8_t *out, size_t *out_len, struct err *err);

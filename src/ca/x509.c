@@ -173,7 +173,9 @@ static size_t append_signature(uint8_t *at, struct span algorithm, struct span s
 	return (size_t)(end - out.at);
 }
 
-static enum code finish(const struct draft *draft, struct arena *arena, struct x509_svid *out, struct err *err)
+/* SEQUENCE { what `put` writes, signatureAlgorithm, signature }: the form of certificates and of requests. */
+static enum code write_signed(const struct draft *draft, void (*put)(struct der_out *, const struct draft *),
+			      struct arena *arena, struct span *out, struct err *err)
 {
 	size_t bound = DER_HEAD_MAX + tbs_bound(draft);
 	uint8_t *start = arena_alloc(arena, bound + SIGNATURE_MAX + 64), *end = start + bound;
@@ -181,12 +183,18 @@ static enum code finish(const struct draft *draft, struct arena *arena, struct x
 	uint8_t signature[SIGNATURE_MAX];
 	size_t signature_len;
 
-	put_tbs(&front, draft);
+	put(&front, draft);
 	TRY(signer_sign(draft->signer, (struct span){ front.at, (size_t)(end - front.at) }, signature, &signature_len,
 			err));
 	end += append_signature(end, signer_algorithm(draft->signer), (struct span){ signature, signature_len });
 	der_head(&front, DER_SEQUENCE, end);
-	out->cert = (struct span){ front.at, (size_t)(end - front.at) };
+	*out = (struct span){ front.at, (size_t)(end - front.at) };
+	return CODE_OK;
+}
+
+static enum code finish(const struct draft *draft, struct arena *arena, struct x509_svid *out, struct err *err)
+{
+	TRY(write_signed(draft, put_tbs, arena, &out->cert, err));
 	serial_text(draft->serial, out->serial);
 	out->not_before_s = draft->not_before_s;
 	out->not_after_s = draft->not_after_s;
@@ -399,6 +407,69 @@ enum code x509_self_sign(EVP_PKEY *key, const struct x509_ca_subject *subject, c
 	draft.uri = arena_printf(arena, "spiffe://%s", trust_domain);
 	set_lifetime(&draft, ttl_s, now_s, INT64_MAX);
 	return finish(&draft, arena, out, err);
+}
+
+enum code x509_sign_intermediate(const struct signer *signer, struct span issuer, struct span subject, struct span spki,
+				 const char *uri, int64_t ttl_s, int64_t now_s, struct arena *arena,
+				 struct x509_svid *out, struct err *err)
+{
+	struct draft draft = { .signer = signer, .subject = subject, .spki = spki, .uri = uri };
+	struct x509_facts facts;
+
+	TRY(x509_read(issuer, arena, &facts, err));
+	TRY(x509_find_subject(issuer, &draft.issuer, err));
+	if (!span_is(draft.issuer, subject.data, subject.len))
+		draft.authority_key_id = facts.key_id;
+	draft.constant_extensions = (struct span){ ca_extensions, sizeof ca_extensions };
+	set_lifetime(&draft, ttl_s, now_s, facts.not_after_s);
+	TRY(check_lifetime(&draft, "invalid intermediate X509 CA", now_s, err));
+	new_serial(draft.serial);
+	return finish(&draft, arena, out, err);
+}
+
+/* [0] { extensionRequest { subjectAltName { uri } } } */
+static void put_request_attributes(struct der_out *out, const struct draft *draft)
+{
+	static const uint8_t oid[] = { 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e };
+	const uint8_t *end = out->at;
+
+	put_san(out, draft);
+	der_head(out, DER_SEQUENCE, end);
+	der_head(out, DER_SET, end);
+	der_put(out, oid, sizeof oid);
+	der_head(out, DER_SEQUENCE, end);
+	der_head(out, DER_CONTEXT_CONSTRUCTED, end);
+}
+
+static void put_request_info(struct der_out *out, const struct draft *draft)
+{
+	static const uint8_t version_1[] = { 0x02, 0x01, 0x00 };
+	const uint8_t *end = out->at;
+
+	put_request_attributes(out, draft);
+	der_put(out, draft->spki.data, draft->spki.len);
+	der_put(out, draft->subject.data, draft->subject.len);
+	der_put(out, version_1, sizeof version_1);
+	der_head(out, DER_SEQUENCE, end);
+}
+
+enum code x509_request_ca(EVP_PKEY *key, const struct x509_ca_subject *subject, const char *trust_domain,
+			  struct arena *arena, struct span *out, struct err *err)
+{
+	OWN_STRUCT(signer) signer = NULL;
+	OWN_BUF spki = { 0 };
+	char serial_number[SERIAL_TEXT_MAX];
+	struct draft draft = { 0 };
+
+	TRY(signer_new(key, &signer, err));
+	TRY(key_public_der(key, &spki, err));
+	new_serial(draft.serial);
+	serial_text(draft.serial, serial_number);
+	draft.signer = signer;
+	draft.subject = ca_subject(subject, serial_number, arena);
+	draft.spki = (struct span){ spki.data, spki.len };
+	draft.uri = arena_printf(arena, "spiffe://%s", trust_domain);
+	return write_signed(&draft, put_request_info, arena, out, err);
 }
 
 enum code x509_filter_subject(struct span der, struct arena *arena, struct span *out, struct err *err)

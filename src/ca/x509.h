@@ -53,6 +53,19 @@ struct x509_ca_subject { /* the configured ca_subject */
 enum code x509_self_sign(EVP_PKEY *key, const struct x509_ca_subject *subject, const char *trust_domain, int64_t ttl_s,
 			 int64_t now_s, struct arena *arena, struct x509_svid *out, struct err *err);
 
+struct signer;
+
+/* A CA certificate below a CA that is not ours (its certificate: `issuer`). `subject` is a Name, DER, taken as it is.
+ */
+enum code x509_sign_intermediate(const struct signer *signer, struct span issuer, struct span subject, struct span spki,
+				 const char *uri, int64_t ttl_s, int64_t now_s, struct arena *arena,
+				 struct x509_svid *out, struct err *err);
+
+/* The request for a CA certificate of `key` from an upstream authority (5.3): subject as a self-signed CA's, with a
+ * serialNumber of its own, and the URI SAN of the trust domain. DER, in the arena. */
+enum code x509_request_ca(EVP_PKEY *key, const struct x509_ca_subject *subject, const char *trust_domain,
+			  struct arena *arena, struct span *out, struct err *err);
+
 /* Of a CSR's subject what SPIRE keeps for a minted SVID (C, ST, L, STREET, postalCode, O, OU, CN, serialNumber), in its
  * order and encoding; the CN is replaced at issuing when there are DNS names. Nothing in it: no bytes (the default
  * subject is taken). Nothing but other attributes: an empty Name (the SVID has an empty subject then, as SPIRE's). */
@@ -66,6 +79,7 @@ struct x509_facts {
 	size_t n_uris;
 	char subject_key_id[AUTHORITY_ID_MAX]; /* hex, "" if none */
 	char authority_key_id[AUTHORITY_ID_MAX];
+	struct span key_id; /* the subject key id's octets, in the arena; none: no bytes */
 	bool is_ca, key_cert_sign, crl_sign;
 };
 enum code x509_read(struct span cert, struct arena *arena, struct x509_facts *out, struct err *err);

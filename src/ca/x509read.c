@@ -107,6 +107,12 @@ enum code x509_read(struct span der, struct arena *arena, struct x509_facts *out
 	TRY(read_uris(cert, arena, &facts, err));
 	TRY(read_key_id(X509_get0_subject_key_id(cert), facts.subject_key_id, err));
 	TRY(read_key_id(X509_get0_authority_key_id(cert), facts.authority_key_id, err));
+	if (X509_get0_subject_key_id(cert) != NULL) {
+		const ASN1_OCTET_STRING *id = X509_get0_subject_key_id(cert);
+
+		facts.key_id.len = (size_t)ASN1_STRING_length(id);
+		facts.key_id.data = arena_memdup(arena, ASN1_STRING_get0_data(id), facts.key_id.len);
+	}
 	facts.is_ca = (X509_get_extension_flags(cert) & EXFLAG_CA) != 0;
 	usage = X509_get_extension_flags(cert) & EXFLAG_KUSAGE ? X509_get_key_usage(cert) : 0;
 	facts.key_cert_sign = (usage & KU_KEY_CERT_SIGN) != 0;

@@ -111,13 +111,13 @@ TEST(other_keys_have_no_type)
 
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		OWN(EVP_PKEY) key = pki_key(cases[i].kind);
-		struct signer *signer;
+		struct jwt_authority *authority;
 		enum key_type type;
 		struct err err = { 0 };
 
 		CHECK_CODE(key_type_of(key, &type, &err), CODE_INVALID_ARGUMENT);
 		CHECK_STR(err.text, cases[i].text);
-		CHECK_CODE(signer_new(key, &signer, &err), CODE_INVALID_ARGUMENT);
+		CHECK_CODE(jwt_authority_new(key, "kid", 0, &authority, &err), CODE_INVALID_ARGUMENT);
 	}
 }
 

@@ -218,7 +218,7 @@ TEST(self_signed_ca_is_the_reference)
 {
 	for (enum key_type type = KEY_EC_P256; type <= KEY_RSA_2048; type++) {
 		struct authority a = authority_new(type);
-		char serial[64];
+		char serial[96];
 		struct reference wanted = { .subject = { "C=US", "O=SPIFFE", serial },
 					    .ca = true,
 					    .key = a.key,
@@ -474,7 +474,7 @@ TEST(downstream_ca_is_the_reference)
 {
 	struct authority a = authority_new(KEY_EC_P256);
 	EVP_PKEY *key = pki_key("P-384");
-	char serial[64];
+	char serial[96];
 	struct reference wanted = { .subject = { "C=US", "O=SPIFFE", "OU=DOWNSTREAM-1", serial },
 				    .issuer = a.cert,
 				    .ca = true,
@@ -500,7 +500,7 @@ TEST(intermediate_authority)
 	struct x509_svid intermediate, svid;
 	struct x509_authority *authority;
 	struct err err = { 0 };
-	char serial[64];
+	char serial[96];
 	const unsigned char *at;
 
 	CHECK_CODE(x509_issue_downstream(root.x509, "example.org", spki_of(key, root.arena), 600, now_s, root.arena,
@@ -577,7 +577,7 @@ TEST(times_across_the_centuries)
 	for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
 		struct x509_svid svid;
 		struct err err = { 0 };
-		char serial[64];
+		char serial[96];
 		struct reference wanted = {
 			.subject = { "C=US", "O=SPIFFE", serial }, .ca = true, .key = key, .uri = "spiffe://td"
 		};
