@@ -57,7 +57,7 @@ struct wal_write {
 	struct entry *const *entries;
 	size_t n;
 	struct wal_write *next; /* the log's own from here on */
-	uint64_t reset_term;
+	uint64_t last, reset_term;
 	bool reset;
 };
 
