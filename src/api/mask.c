@@ -114,22 +114,22 @@ static bool read_varint(const uint8_t **at, const uint8_t *end, uint64_t *out)
 	return false;
 }
 
-/* Passes one field; its number, 0 for what is none. */
-static unsigned pass_field(const uint8_t **at, const uint8_t *end)
+/* Passes one field: its number (0 for what is none) and its value, or for bytes their length; *at is behind it. */
+static unsigned pass_field(const uint8_t **at, const uint8_t *end, uint64_t *value)
 {
-	uint64_t key, value;
+	uint64_t key;
 
 	if (!read_varint(at, end, &key) || key >> 3 == 0 || key >> 3 > 31)
 		return 0;
 	switch (key & 7) {
 	case 0:
-		if (!read_varint(at, end, &value))
+		if (!read_varint(at, end, value))
 			return 0;
 		break;
 	case 2:
-		if (!read_varint(at, end, &value) || value > (uint64_t)(end - *at))
+		if (!read_varint(at, end, value) || *value > (uint64_t)(end - *at))
 			return 0;
-		*at += value;
+		*at += *value;
 		break;
 	default: /* fixed-width and group fields: no message of ours has any */
 		return 0;
@@ -158,7 +158,8 @@ static bool find_runs(struct span message, uint32_t set, struct runs *out)
 	}
 	while (at < end) {
 		const uint8_t *field = at;
-		unsigned number = pass_field(&at, end);
+		uint64_t value;
+		unsigned number = pass_field(&at, end, &value);
 
 		if (number == 0)
 			return false;
@@ -225,6 +226,34 @@ bool mask_embed(struct buf *out, unsigned number, struct span message, uint32_t 
 	*to++ = (uint8_t)(number << 3 | 2);
 	to = put_varint(to, runs.len);
 	out->len = (size_t)(put_runs(to, &runs) - out->data);
+	return true;
+}
+
+bool mask_entry_version(struct span entry, struct entry_version *out)
+{
+	const uint8_t *at = entry.data, *end = entry.data + entry.len;
+	struct entry_version version = { 0 };
+
+	while (at < end) {
+		uint64_t value;
+
+		switch (pass_field(&at, end, &value)) {
+		case 0:
+			return false;
+		case 1:
+			version.id = (struct span){ at - value, value };
+			break;
+		case 11:
+			version.revision = value;
+			break;
+		case 15:
+			version.created_at = value;
+			break;
+		default:
+			break;
+		}
+	}
+	*out = version;
 	return true;
 }
 

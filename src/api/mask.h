@@ -33,6 +33,13 @@ bool mask_copy(struct buf *out, struct span message, uint32_t set);
 /* The same as an embedded message: field `number` (below 16) of what `out` holds. */
 bool mask_embed(struct buf *out, unsigned number, struct span message, uint32_t set);
 
+/* What a client compares of an encoded Entry. False as above. */
+struct entry_version {
+	struct span id;
+	uint64_t revision, created_at;
+};
+bool mask_entry_version(struct span entry, struct entry_version *out);
+
 /* Field numbers and values for those who write messages by hand. */
 void wire_varint(struct buf *out, uint64_t value);
 void wire_bytes(struct buf *out, unsigned number, const void *data, size_t len);

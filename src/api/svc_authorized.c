@@ -27,9 +27,9 @@ enum { /* SyncAuthorizedEntriesResponse */
        F_MORE = 3,
 };
 
-static enum code damaged(const struct entry_row *row, struct err *err)
+static enum code damaged(struct err *err)
 {
-	return err_set(err, CODE_INTERNAL, "entry '%s' is damaged", row->id);
+	return err_set(err, CODE_INTERNAL, "an entry in the state is damaged");
 }
 
 static enum code failed(struct call *call)
@@ -44,11 +44,11 @@ struct gathering {
 	uint32_t set;
 };
 
-static enum code get_one(const struct entry_row *row, void *ctx, struct err *err)
+static enum code get_one(struct span blob, void *ctx, struct err *err)
 {
 	struct gathering *gathering = ctx;
 
-	return mask_embed(gathering->out, 1, row->blob, gathering->set) ? CODE_OK : damaged(row, err);
+	return mask_embed(gathering->out, 1, blob, gathering->set) ? CODE_OK : damaged(err);
 }
 
 enum code entry_get_authorized(struct call *call, const void *request, void *reply __attribute__((unused)))
@@ -58,8 +58,7 @@ enum code entry_get_authorized(struct call *call, const void *request, void *rep
 	OWN_STRUCT(view) view = NULL;
 
 	TRY(call_view(call, &view));
-	if (view_authorized_entries(view, call->caller->id, call_now_s(call), get_one, &gathering, call->err) !=
-	    CODE_OK)
+	if (view_authorized_blobs(view, call->caller->id, call_now_s(call), get_one, &gathering, call->err) != CODE_OK)
 		return failed(call);
 	return CODE_OK;
 }
@@ -96,42 +95,59 @@ static void sync_done(struct sync *sync)
 	free(sync->index);
 }
 
-/* EntryRevision { id, revision_number, created_at } */
-static void add_revision(struct buf *out, const struct entry_row *row)
+static size_t varint_len(uint64_t value)
 {
-	uint8_t numbers[32]; /* more than the two can be */
-	struct buf tail = { .data = numbers, .cap = sizeof numbers };
-	size_t id_len = strlen(row->id);
+	size_t len = 1;
 
-	wire_number(&tail, 2, (uint64_t)row->revision);
-	wire_number(&tail, 3, (uint64_t)row->created_at);
-	wire_varint(out, F_REVISIONS << 3 | 2);
-	wire_varint(out, 1 + (id_len < 128 ? 1 : 2) + id_len + tail.len); /* ids have 255 characters at most */
-	wire_bytes(out, 1, row->id, id_len);
-	buf_append(out, tail.data, tail.len);
+	while (value >= 0x80) {
+		value >>= 7;
+		len++;
+	}
+	return len;
 }
 
-static enum code sync_one(const struct entry_row *row, void *ctx, struct err *err)
+static size_t number_len(uint64_t value)
+{
+	return value == 0 ? 0 : 1 + varint_len(value);
+}
+
+/* EntryRevision { id, revision_number, created_at } */
+static void add_revision(struct buf *out, const struct entry_version *version)
+{
+	size_t id_len = version->id.len;
+
+	wire_varint(out, F_REVISIONS << 3 | 2);
+	wire_varint(out,
+		    1 + varint_len(id_len) + id_len + number_len(version->revision) + number_len(version->created_at));
+	wire_bytes(out, 1, version->id.data, id_len);
+	wire_number(out, 2, version->revision);
+	wire_number(out, 3, version->created_at);
+}
+
+static enum code sync_one(struct span blob, void *ctx, struct err *err)
 {
 	struct sync *sync = ctx;
+	struct entry_version version;
 
-	add_revision(&sync->revisions, row);
+	if (!mask_entry_version(blob, &version))
+		return damaged(err);
+	add_revision(&sync->revisions, &version);
 	if (++sync->n % SYNC_PAGE == 0) {
 		sync->page_ends = xrealloc(sync->page_ends, (sync->n_pages + 1) * sizeof *sync->page_ends);
 		sync->page_ends[sync->n_pages++] = sync->revisions.len;
 	}
-	if (sync->n <= SYNC_PAGE && !mask_embed(&sync->first, F_ENTRIES, row->blob, sync->set))
-		return damaged(row, err);
+	if (sync->n <= SYNC_PAGE && !mask_embed(&sync->first, F_ENTRIES, blob, sync->set))
+		return damaged(err);
 	return CODE_OK;
 }
 
-static enum code walk(struct sync *sync, entry_fn *each)
+static enum code walk(struct sync *sync, blob_fn *each)
 {
 	struct call *call = sync->call;
 	OWN_STRUCT(view) view = NULL;
 
 	TRY(call_view(call, &view));
-	if (view_authorized_entries(view, call->caller->id, call_now_s(call), each, sync, call->err) != CODE_OK)
+	if (view_authorized_blobs(view, call->caller->id, call_now_s(call), each, sync, call->err) != CODE_OK)
 		return failed(call);
 	return CODE_OK;
 }
@@ -163,20 +179,23 @@ static enum code send_revisions(struct sync *sync)
 
 /* --- the entries that the client lacks --- */
 
-static enum code know_one(const struct entry_row *row, void *ctx, struct err *err)
+static enum code know_one(struct span blob, void *ctx, struct err *err)
 {
 	struct sync *sync = ctx;
 	struct sync_entry *entry;
+	struct entry_version version;
 
+	if (!mask_entry_version(blob, &version))
+		return damaged(err);
 	if (sync->n_index == sync->index_cap) {
 		sync->index_cap = sync->index_cap == 0 ? 1024 : sync->index_cap * 2;
 		sync->index = xrealloc(sync->index, sync->index_cap * sizeof *sync->index);
 	}
 	entry = &sync->index[sync->n_index++];
-	entry->id = arena_strdup(sync->kept, row->id);
+	entry->id = arena_strndup(sync->kept, (const char *)version.id.data, version.id.len);
 	entry->at = sync->entries.len;
-	if (!mask_embed(&sync->entries, F_ENTRIES, row->blob, sync->set))
-		return damaged(row, err);
+	if (!mask_embed(&sync->entries, F_ENTRIES, blob, sync->set))
+		return damaged(err);
 	entry->len = sync->entries.len - entry->at;
 	return CODE_OK;
 }

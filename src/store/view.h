@@ -55,6 +55,9 @@ enum code view_entry_count(struct view *view, const struct entry_filter *filter,
  * once. `now_s` decides whether the agent is unexpired (aliases apply to unexpired agents only). */
 enum code view_authorized_entries(struct view *view, const char *agent_id, int64_t now_s, entry_fn *each, void *ctx,
 				  struct err *err);
+/* The same walk, the rows' bytes alone: answers to agents are made of them. */
+typedef enum code blob_fn(struct span blob, void *ctx, struct err *err);
+enum code view_authorized_blobs(struct view *view, const char *agent_id, int64_t now_s, blob_fn *each, void *ctx, struct err *err);
 /* The same question for one entry, from below: a lookup or two, whatever the agent's number of entries.
  * NOT_FOUND "entry not found or not authorized". */
 enum code view_authorized_entry(struct view *view, const char *agent_id, const char *entry_id, int64_t now_s,

@@ -166,32 +166,49 @@ static enum code add_named(struct view *view, const char *spiffe_id, struct numb
 	return CODE_OK;
 }
 
-static enum code walk_children(struct view *view, int64_t parent, bool deeper, struct numbers *parents, entry_fn *each,
-			       void *ctx, struct err *err)
+/* What is told of each entry: all that a row says, or its bytes. */
+struct visitor {
+	entry_fn *row;
+	blob_fn *blob;
+	void *ctx;
+};
+
+static enum code visit(const struct visitor *visitor, const struct entry_row *row, struct err *err)
+{
+	return visitor->row != NULL ? visitor->row(row, visitor->ctx, err)
+				    : visitor->blob(row->blob, visitor->ctx, err);
+}
+
+static enum code walk_children(struct view *view, int64_t parent, bool deeper, struct numbers *parents,
+			       const struct visitor *visitor, struct err *err)
 {
 	OWN_QUERY q = { 0 };
 	OWN_BUF texts = { 0 };
-	bool row;
+	bool row, first = true;
 
 	TRY(query_open(view->db, SQL_ENTRY_CHILDREN, &q, err));
 	query_int(&q, 1, parent);
-	for (;;) {
+	for (;; first = false) {
 		struct entry_row out;
 
 		TRY(query_step(&q, &row, err));
 		if (!row)
 			return CODE_OK;
+		if (visitor->blob != NULL && !first && !deeper) { /* nothing of the row has to be looked at */
+			TRY(visitor->blob(column_blob(&q, 2), visitor->ctx, err));
+			continue;
+		}
 		TRY(entry_row_fill(view, (uint64_t)column_int(&q, 0), column_blob(&q, 2), &texts, &out, err));
 		if (parent_is_server(out.parent_id))
 			return CODE_OK; /* aliases are never given out */
 		if (deeper)
 			TRY(add_named(view, out.spiffe_id, parents, err));
-		TRY(each(&out, ctx, err));
+		TRY(visit(visitor, &out, err));
 	}
 }
 
-enum code view_authorized_entries(struct view *view, const char *agent_id, int64_t now_s, entry_fn *each, void *ctx,
-				  struct err *err)
+static enum code walk(struct view *view, const char *agent_id, int64_t now_s, const struct visitor *visitor,
+		      struct err *err)
 {
 	struct start *start;
 	struct numbers parents = { .arena = view_arena(view) };
@@ -202,8 +219,20 @@ enum code view_authorized_entries(struct view *view, const char *agent_id, int64
 	for (size_t i = 0; i < start->parents.n; i++)
 		numbers_add(&parents, start->parents.items[i]);
 	for (size_t i = 0; i < parents.n; i++) /* grows while it runs */
-		TRY(walk_children(view, parents.items[i], deeper, &parents, each, ctx, err));
+		TRY(walk_children(view, parents.items[i], deeper, &parents, visitor, err));
 	return CODE_OK;
+}
+
+enum code view_authorized_entries(struct view *view, const char *agent_id, int64_t now_s, entry_fn *each, void *ctx,
+				  struct err *err)
+{
+	return walk(view, agent_id, now_s, &(struct visitor){ .row = each, .ctx = ctx }, err);
+}
+
+enum code view_authorized_blobs(struct view *view, const char *agent_id, int64_t now_s, blob_fn *each, void *ctx,
+				struct err *err)
+{
+	return walk(view, agent_id, now_s, &(struct visitor){ .blob = each, .ctx = ctx }, err);
 }
 
 /* The parents of the entries (no aliases) that have the SPIFFE ID of parent `number`. */

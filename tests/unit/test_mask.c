@@ -179,6 +179,23 @@ TEST(mask_survives_any_bytes)
 	}
 }
 
+TEST(entry_version_is_read_without_decoding)
+{
+	Pb__Entry entry = full_entry();
+	struct entry_version version;
+	OWN_BUF blob = { 0 };
+
+	CHECK(mask_entry_version(encoded(&entry, &blob), &version));
+	CHECK_NUM(version.id.len, 36);
+	CHECK_BYTES(version.id.data, entry.id, 36);
+	CHECK_NUM(version.revision, 7);
+	CHECK_NUM(version.created_at, 1700000000);
+	entry.revision_number = 0;
+	CHECK(mask_entry_version(encoded(&entry, &blob), &version));
+	CHECK_NUM(version.revision, 0);
+	CHECK(!mask_entry_version((struct span){ blob.data, blob.len - 1 }, &version));
+}
+
 TEST(wire_helpers_write_what_the_encoder_writes)
 {
 	Pb__Status status = PB__STATUS__INIT;
