@@ -14,14 +14,14 @@
 enum { FRAME_HEADER = 5 };
 
 enum frame_type {
-	FRAME_HELLO = 1,     /* Hello (link.proto): the dialler's first words */
-	FRAME_WELCOME = 2,   /* Hello: the answer to it */
-	FRAME_REFUSE = 3,    /* Refusal: the last words of a side that will not go on */
+	FRAME_HELLO = 1,     /* NodeHello (link.proto): the dialler's first words */
+	FRAME_WELCOME = 2,   /* NodeHello: the answer to it */
+	FRAME_REFUSE = 3,    /* NodeRefusal: the last words of a side that will not go on */
 	FRAME_RAFT = 4,      /* codec.h */
 	FRAME_REQUEST = 5,   /* id (8), method (1), time left in ms (4), length of the whole (4), its first part */
 	FRAME_REPLY = 6,     /* id (8), code (1), length of the whole (4), its first part */
 	FRAME_PART = 7,      /* what follows of the request or reply that was begun last in this direction */
-	FRAME_COPY = 8,      /* Copy (link.proto): a state copy begins */
+	FRAME_COPY = 8,      /* NodeCopy (link.proto): a state copy begins */
 	FRAME_COPY_DATA = 9, /* bytes of it, in order */
 	FRAME_COPY_END = 10, /* SHA-256 of all of them */
 	FRAME_COPY_DONE = 11 /* code (1), text: whole and synced at the receiver, or not */
