@@ -16,6 +16,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,7 @@ struct tls_context {
 	struct tls_options options;
 	SSL_CTX *ssl;
 	struct identity *identity; /* what `ssl` shows */
+	unsigned char alpn[32];    /* length, name */
 };
 
 struct tls {
@@ -123,7 +125,7 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, 
 		   unsigned in_len, void *arg)
 {
 	const struct tls_context *context = arg;
-	const unsigned char *ours = protocols[context->options.alpn];
+	const unsigned char *ours = context->alpn;
 	bool http11 = false;
 
 	(void)ssl;
@@ -138,7 +140,7 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, 
 			break;
 	}
 	/* As Go: a client of HTTP/1.1 goes on without a protocol, any other mismatch is an alert. */
-	return http11 ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_ALERT_FATAL;
+	return http11 && context->options.protocol == NULL ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 static int on_verify(X509_STORE_CTX *store, void *arg)
@@ -163,7 +165,7 @@ static enum code set_up(struct tls_context *context, struct err *err)
 {
 	SSL_CTX *ssl = context->ssl;
 
-	SSL_CTX_set_min_proto_version(ssl, TLS1_2_VERSION);
+	SSL_CTX_set_min_proto_version(ssl, context->options.only_tls13 ? TLS1_3_VERSION : TLS1_2_VERSION);
 	SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
 					 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF);
 	SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
@@ -174,14 +176,26 @@ static enum code set_up(struct tls_context *context, struct err *err)
 	    SSL_CTX_set1_groups_list(ssl, GROUPS) != 1)
 		return tls_err(err, CODE_INTERNAL, "cannot set up TLS");
 	if (context->options.client)
-		SSL_CTX_set_alpn_protos(ssl, protocols[context->options.alpn],
-					1u + protocols[context->options.alpn][0]);
+		SSL_CTX_set_alpn_protos(ssl, context->alpn, 1u + context->alpn[0]);
 	else
 		SSL_CTX_set_alpn_select_cb(ssl, on_alpn, context);
 	if (context->options.client || context->options.verify != NULL)
-		SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+		SSL_CTX_set_verify(
+			ssl, SSL_VERIFY_PEER | (context->options.mutual ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
 	SSL_CTX_set_cert_verify_callback(ssl, on_verify, context);
 	return CODE_OK;
+}
+
+static void name_protocol(struct tls_context *context)
+{
+	const char *name = context->options.protocol;
+	size_t len = name != NULL ? strlen(name) : protocols[context->options.alpn][0];
+
+	assert(len > 0 && len < sizeof context->alpn);
+	context->alpn[0] = (unsigned char)len;
+	memcpy(context->alpn + 1, name != NULL ? (const unsigned char *)name : protocols[context->options.alpn] + 1,
+	       len);
+	context->options.protocol = context->options.protocol != NULL ? "" : NULL; /* the caller's text is not kept */
 }
 
 enum code tls_context_new(const struct tls_options *options, struct tls_context **out, struct err *err)
@@ -190,6 +204,7 @@ enum code tls_context_new(const struct tls_options *options, struct tls_context 
 
 	bio_method();
 	context->options = *options;
+	name_protocol(context);
 	context->ssl = SSL_CTX_new(options->client ? TLS_client_method() : TLS_server_method());
 	if (context->ssl == NULL)
 		return tls_err(err, CODE_INTERNAL, "cannot set up TLS");

@@ -21,6 +21,10 @@ typedef enum code tls_verify_fn(void *peer, X509 *leaf, STACK_OF(X509) * chain, 
 struct tls_options {
 	bool client;
 	enum tls_alpn alpn; /* the one protocol that is offered */
+	/* NULL, or the name of the one protocol in its place, up to 30 characters: both ends must speak it. */
+	const char *protocol;
+	bool only_tls13;
+	bool mutual; /* a server: a client that shows no certificate is refused; `verify` is set */
 	/* The identity to show, asked for at each new session: a reference, or NULL: none (a server then refuses the
 	 * handshake). */
 	struct identity *(*identity)(void *ctx);
