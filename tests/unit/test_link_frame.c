@@ -2,7 +2,7 @@
 #include "base/arena.h"
 #include "base/rand.h"
 #include "lib/test.h"
-#include "raft/frame.h"
+#include "raft/link_frame.h"
 
 #include <stdlib.h>
 
@@ -17,7 +17,7 @@ static void put_sample(struct buf *out, int i)
 	uint8_t *body = xmalloc(len + 1);
 
 	memset(body, i, len);
-	frame_put(out, FRAME_RAFT, body, len);
+	link_frame_put(out, LINK_FRAME_RAFT, body, len);
 	free(body);
 }
 
@@ -28,42 +28,42 @@ TEST(frames_come_out_as_they_went_in_however_they_are_cut)
 	for (int i = 0; i < 30; i++)
 		put_sample(&wire, i);
 	for (size_t step = 1; step < 200000; step = step * 3 + 1) {
-		struct frame_reader reader = { 0 };
+		struct link_frame_reader reader = { 0 };
 		int got = 0;
 
 		for (size_t at = 0; at < wire.len; at += step) {
 			const uint8_t *data = wire.data + at;
 			size_t len = wire.len - at < step ? wire.len - at : step;
-			struct frame frame;
+			struct link_frame frame;
 			bool bad;
 
-			while (frame_next(&reader, &data, &len, ALL, &frame, &bad, &err)) {
+			while (link_frame_next(&reader, &data, &len, ALL, &frame, &bad, &err)) {
 				OWN_BUF want = { 0 };
 
 				put_sample(&want, got++);
-				CHECK_NUM(frame.type, FRAME_RAFT);
-				CHECK_NUM(frame.body.len, want.len - FRAME_HEADER);
-				CHECK_BYTES(frame.body.data, want.data + FRAME_HEADER, frame.body.len);
+				CHECK_NUM(frame.type, LINK_FRAME_RAFT);
+				CHECK_NUM(frame.body.len, want.len - LINK_FRAME_HEADER);
+				CHECK_BYTES(frame.body.data, want.data + LINK_FRAME_HEADER, frame.body.len);
 			}
 			CHECK(!bad);
 			CHECK_NUM(len, 0);
 		}
 		CHECK_NUM(got, 30);
-		frame_reader_done(&reader);
+		link_frame_reader_done(&reader);
 	}
 }
 
 static bool refused(const void *bytes, size_t n, uint32_t allowed, size_t *memory)
 {
-	struct frame_reader reader = { 0 };
+	struct link_frame_reader reader = { 0 };
 	const uint8_t *data = bytes;
-	struct frame frame;
+	struct link_frame frame;
 	bool bad = false;
 
-	while (frame_next(&reader, &data, &n, allowed, &frame, &bad, &err))
+	while (link_frame_next(&reader, &data, &n, allowed, &frame, &bad, &err))
 		;
 	*memory = reader.body.cap;
-	frame_reader_done(&reader);
+	link_frame_reader_done(&reader);
 	return bad;
 }
 
@@ -89,7 +89,7 @@ TEST(types_that_are_none_or_do_not_belong_there_are_refused)
 	CHECK(refused("\x16\x03\x01", 3, ALL, &memory));
 	CHECK(refused("GET / HTTP/1.1", 14, ALL, &memory));
 	CHECK_STR(err.text, "a frame of type 71 does not belong here");
-	CHECK(refused("\x04\x00\x00\x00\x01x", 6, 1u << FRAME_HELLO, &memory));
+	CHECK(refused("\x04\x00\x00\x00\x01x", 6, 1u << LINK_FRAME_HELLO, &memory));
 	CHECK_STR(err.text, "a frame of type 4 does not belong here");
 	for (int type = 12; type < 256; type++) {
 		uint8_t bytes[] = { (uint8_t)type, 0, 0, 0, 0 };
@@ -118,9 +118,9 @@ TEST(numbers_are_big_endian)
 {
 	OWN_BUF out = { 0 };
 
-	frame_u64(&out, UINT64_C(0x0102030405060708));
-	frame_u32(&out, 0x090a0b0c);
+	link_frame_u64(&out, UINT64_C(0x0102030405060708));
+	link_frame_u32(&out, 0x090a0b0c);
 	CHECK_BYTES(out.data, "\1\2\3\4\5\6\7\10\11\12\13\14", 12);
-	CHECK(frame_get_u64(out.data) == UINT64_C(0x0102030405060708));
-	CHECK(frame_get_u32(out.data + 8) == 0x090a0b0c);
+	CHECK(link_frame_get_u64(out.data) == UINT64_C(0x0102030405060708));
+	CHECK(link_frame_get_u32(out.data + 8) == 0x090a0b0c);
 }
