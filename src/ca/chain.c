@@ -7,6 +7,7 @@
 #include "ca/chain.h"
 
 #include "base/gotext.h"
+#include "base/gotime.h"
 #include "ca/signer.h"
 
 #include <openssl/objects.h>
@@ -138,28 +139,18 @@ static int64_t seconds_of(const ASN1_TIME *at)
 	return (int64_t)timegm(&tm);
 }
 
-static const char *time_text(int64_t unix_s, char out[32])
-{
-	time_t at = (time_t)unix_s;
-	struct tm tm;
-
-	gmtime_r(&at, &tm);
-	strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
-	return out;
-}
-
 static enum code check_validity(const X509 *cert, int64_t now_s, struct err *err)
 {
 	int64_t not_before_s = seconds_of(X509_get0_notBefore(cert)),
 		not_after_s = seconds_of(X509_get0_notAfter(cert));
-	char now[32], limit[32];
+	char now[GO_TIME_MAX], limit[GO_TIME_MAX];
 
 	if (now_s >= not_before_s && now_s <= not_after_s)
 		return CODE_OK;
 	return err_set(err, CODE_PERMISSION_DENIED,
 		       "x509: certificate has expired or is not yet valid: current time %s is %s %s",
-		       time_text(now_s, now), now_s < not_before_s ? "before" : "after",
-		       time_text(now_s < not_before_s ? not_before_s : not_after_s, limit));
+		       go_time_rfc3339(now_s, now), now_s < not_before_s ? "before" : "after",
+		       go_time_rfc3339(now_s < not_before_s ? not_before_s : not_after_s, limit));
 }
 
 static void tell(struct search *search, X509_STORE_CTX *ctx)

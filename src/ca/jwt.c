@@ -3,14 +3,14 @@
 
 #include "ca/jwt.h"
 
-#include "base/metric.h"
 #include "base/buf.h"
+#include "base/gotime.h"
+#include "base/metric.h"
 #include "base/rand.h"
 #include "base/utf8.h"
 #include "ca/signer.h"
 
 #include <string.h>
-#include <time.h>
 
 static bool is_plain(unsigned char c)
 {
@@ -114,15 +114,12 @@ static size_t put_claims(struct buf *out, const struct jwt_request *request, int
 
 static enum code check_expiry(int64_t expires_s, int64_t now_s, struct err *err)
 {
-	time_t at = (time_t)expires_s;
-	char text[32];
-	struct tm tm;
+	char text[GO_TIME_MAX];
 
 	if (expires_s > now_s)
 		return CODE_OK;
-	gmtime_r(&at, &tm);
-	strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-	return err_set(err, CODE_INTERNAL, "invalid JWT-SVID \"exp\" claim: already expired as of %s", text);
+	return err_set(err, CODE_INTERNAL, "invalid JWT-SVID \"exp\" claim: already expired as of %s",
+		       go_time_rfc3339(expires_s, text));
 }
 
 static struct metric_counter signed_svids;

@@ -4,6 +4,7 @@
 
 #include "ca/upstream.h"
 
+#include "base/gotime.h"
 #include "ca/chain.h"
 #include "ca/csr.h"
 #include "ca/signer.h"
@@ -16,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { DEFAULT_TTL_S = 3600 };
 
@@ -53,16 +53,15 @@ static enum code check_ca(struct span cert, const char *trust_domain, struct are
 
 static enum code check_now(const struct x509_facts *facts, int64_t now_s, struct err *err)
 {
-	time_t at = (time_t)(now_s < facts->not_before_s ? facts->not_before_s : facts->not_after_s);
-	char text[32];
-	struct tm tm;
+	char text[GO_TIME_MAX];
 
-	if (now_s >= facts->not_before_s && now_s <= facts->not_after_s)
-		return CODE_OK;
-	gmtime_r(&at, &tm);
-	strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-	return err_set(err, CODE_INTERNAL,
-		       now_s < facts->not_before_s ? "not yet valid until %s" : "already expired as of %s", text);
+	if (now_s < facts->not_before_s)
+		return err_set(err, CODE_INTERNAL, "not yet valid until %s",
+			       go_time_rfc3339(facts->not_before_s, text));
+	if (now_s > facts->not_after_s)
+		return err_set(err, CODE_INTERNAL, "already expired as of %s",
+			       go_time_rfc3339(facts->not_after_s, text));
+	return CODE_OK;
 }
 
 static enum code parse_all(const struct span *ders, size_t n, struct certs *out, struct err *err)

@@ -5,6 +5,7 @@
 
 #include "ca/x509.h"
 
+#include "base/gotime.h"
 #include "base/metric.h"
 #include "base/rand.h"
 #include "ca/der.h"
@@ -15,7 +16,6 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 enum {
 	BACKDATE_S = 10, /* notBefore lies that much before now */
@@ -208,24 +208,15 @@ static void set_lifetime(struct draft *draft, int64_t ttl_s, int64_t now_s, int6
 	draft->not_after_s = now_s + ttl_s < cap_s ? now_s + ttl_s : cap_s;
 }
 
-static void time_text(int64_t unix_s, char out[32])
-{
-	struct tm tm;
-	time_t at = (time_t)unix_s;
-
-	gmtime_r(&at, &tm);
-	strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
-}
-
 /* What SPIRE finds when it reads its own product: the signing CA has expired, so the new certificate has. */
 static enum code check_lifetime(const struct draft *draft, const char *what, int64_t now_s, struct err *err)
 {
-	char text[32];
+	char text[GO_TIME_MAX];
 
 	if (draft->not_after_s >= now_s)
 		return CODE_OK;
-	time_text(draft->not_after_s, text);
-	return err_set(err, CODE_INTERNAL, "%s: already expired as of %s", what, text);
+	return err_set(err, CODE_INTERNAL, "%s: already expired as of %s", what,
+		       go_time_rfc3339(draft->not_after_s, text));
 }
 
 static enum code check_dns_names(const struct x509_request *request, struct err *err)

@@ -26,6 +26,7 @@ enum {
 	NONCE_LEN = 32,
 	DEFAULT_INTERMEDIATES = 4,
 	DEFAULT_RSA_BITS = 8192,
+	JSON_DEPTH_MAX = 16,
 };
 
 OWNABLE(X509, X509_free)
@@ -250,11 +251,35 @@ bool x509pop_wants_bundle(const struct x509pop *pop)
 
 /* ---- the payload ---- */
 
+/* The JSON reader recurses, and this runs on a task's small stack. Ours nest three deep. */
+static bool too_deep(struct span text)
+{
+	bool quoted = false;
+	int depth = 0;
+
+	for (size_t i = 0; i < text.len; i++) {
+		uint8_t c = text.data[i];
+
+		if (quoted && c == '\\')
+			i++;
+		else if (c == '"')
+			quoted = !quoted;
+		else if (!quoted && (c == '{' || c == '[') && ++depth > JSON_DEPTH_MAX)
+			return true;
+		else if (!quoted && (c == '}' || c == ']'))
+			depth--;
+	}
+	return false;
+}
+
 static enum code read_json(struct span text, const char *what, json_t **out, struct err *err)
 {
 	json_error_t problem;
-	json_t *root = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, &problem);
+	json_t *root;
 
+	if (too_deep(text))
+		return err_set(err, CODE_INVALID_ARGUMENT, "%s: exceeded max depth", what);
+	root = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, &problem);
 	if (root == NULL)
 		return err_set(err, CODE_INVALID_ARGUMENT, "%s: %s", what,
 			       text.len == 0 ? "unexpected end of JSON input" : problem.text);

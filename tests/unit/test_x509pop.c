@@ -323,6 +323,22 @@ TEST(bad_payloads_are_refused)
 	world_done(&w);
 }
 
+TEST(deep_json_is_refused)
+{
+	struct world w = world_new("P-256", NULL);
+	OWN_BUF deep = { 0 };
+	struct err err = { 0 };
+
+	world_open(&w, (struct x509pop_options){ 0 });
+	CHECK_CODE(begin_text(&w, "{\"x\":\"[[[[[[[[[[[[[[[[[[[[[[[[[[\\\"[[\"}", &err), CODE_INVALID_ARGUMENT);
+	CHECK_STR(err.text, "no certificate to attest");
+	for (int i = 0; i < 1000000; i++)
+		buf_put(&deep, i % 2 == 0 ? '[' : ' ');
+	CHECK_CODE(begin_text(&w, buf_text(&deep), &err), CODE_INVALID_ARGUMENT);
+	CHECK_STR(err.text, "failed to unmarshal data: exceeded max depth");
+	world_done(&w);
+}
+
 TEST(cut_certificates_are_refused)
 {
 	struct world w = world_new("P-256", "URI:x509pop://example.org/a/b");
