@@ -369,16 +369,21 @@ static void check_partial(const struct torn *torn, const struct model *got)
 		CHECK_NUM(got->terms[index], want->terms[index]);
 }
 
-/* The log goes on behind what was recovered, and nothing of the torn write comes back. */
+/* The log goes on behind what was recovered, and nothing of the torn write comes back, as if the process had been
+ * killed: closing it would leave a mark in the way. */
 static void check_goes_on(const struct torn *torn, struct model *model, uint64_t term, size_t n)
 {
 	struct wal *wal = opened(torn->dir);
+	struct image image;
 	struct model got;
 	uint64_t first = model->last + 1;
 
 	append(wal, first, n, term);
 	model_append(model, first, n, term);
+	image_take(&image, torn->dir);
 	wal_close(wal);
+	image_put(&image, torn->dir);
+	image_free(&image);
 	CHECK_CODE(try_open(torn->dir, NODE, false, &got), CODE_OK);
 	check_model(&got, model);
 	image_put(&torn->before, torn->dir);
@@ -438,14 +443,13 @@ TEST(the_rest_of_a_write_without_its_beginning_does_not_come_back)
 	make_torn(&torn, "hole", 0, 8);
 	bytes = xmemdup(torn.new->data, torn.new->len);
 	for (size_t cut = torn.begin + 1; cut <= torn.end; cut += 29) {
-		struct model got;
+		struct model model;
 
 		memcpy(bytes, torn.new->data, torn.new->len);
 		memcpy(bytes + torn.begin, torn.old->data + torn.begin, cut - torn.begin);
 		write_file(torn.dir, torn.new->name, bytes, torn.new->len);
-		CHECK_CODE(try_open(torn.dir, NODE, false, &got), CODE_OK);
-		check_model(&got, &torn.at_first);
-		check_goes_on(&torn, &got, 2, 1 + cut % 7); /* the same bytes at the same place */
+		model = torn.at_first;
+		check_goes_on(&torn, &model, 2, 1 + cut % 7); /* the same bytes at the same place */
 	}
 	free(bytes);
 	torn_done(&torn);
