@@ -18,6 +18,8 @@ CFLAGS  += -std=gnu11 -iquote src -iquote $(GEN) -MMD -MP -fstack-protector-stro
 CFLAGS  += -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers -Werror
 CFLAGS  += -DNAME='"$(NAME)"' -DVERSION='"$(VERSION)"' -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS))
 LDLIBS  += $(shell pkg-config --libs $(PKGS)) -lunistring -pthread -lm
+# The consensus library's core alone, and statically: its memory contract is that of one version (raft/core_inside.h).
+LDLIBS  += -Wl,-Bstatic -lraft -Wl,-Bdynamic
 
 ifeq ($(MODE),release)
 CFLAGS  += -O2 -g -D_FORTIFY_SOURCE=2 -Wframe-larger-than=4096 -fPIE
@@ -83,6 +85,27 @@ $(B)/bench/%: tests/bench/%.c $(filter $(B)/base/% $(B)/store/% $(B)/raft/replic
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .PRECIOUS: $(B)/bench/%
+
+# The simulator: `make sim` runs seeds for SECONDS, `make sim SEED=n` one again; MODE as above (asan is what counts).
+SIMOBJ  := $(patsubst tests/sim/%.c,$(B)/tests/sim/%.o,$(wildcard tests/sim/*.c))
+SIMWITH := $(filter $(B)/base/%,$(OBJ)) $(patsubst %,$(B)/raft/%.o,codec conf core core_receive core_send core_update entry \
+	   member mirror reads)
+SECONDS := 40
+$(B)/tests/sim/%.o: tests/sim/%.c | gen
+	@echo "  CC $<"
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -iquote tests -c -o $@ $<
+
+$(B)/tests/simulator: $(SIMOBJ) $(SIMWITH)
+	@echo "  LD $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+sim:
+	$(Q)$(MAKE) --no-print-directory MODE=$(if $(filter command line environment,$(origin MODE)),$(MODE),asan) simulate
+.PHONY: sim simulate
+simulate: $(B)/tests/simulator
+	$< $(if $(SEED),-s $(SEED) -v,-t $(SECONDS)) $(SIMFLAGS)
+
 .PHONY: gen
 gen: $(GENC)
 $(GENC) &: $(PROTOS)
@@ -122,4 +145,4 @@ format:
 clean:
 	rm -rf build/release build/asan build/tsan build/gen
 
--include $(OBJ:.o=.d) $(B)/main.d $(LIBTEST:.o=.d) $(UNITS:=.d)
+-include $(OBJ:.o=.d) $(B)/main.d $(LIBTEST:.o=.d) $(SIMOBJ:.o=.d) $(UNITS:=.d)

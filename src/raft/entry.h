@@ -11,7 +11,7 @@
 enum {
 	ENTRY_COMMAND = 1, /* a Batch (batch.proto) */
 	ENTRY_BARRIER = 2, /* a new leader's own: 8 zero bytes, nothing to apply */
-	ENTRY_CHANGE = 3,  /* a configuration (core.h) */
+	ENTRY_CHANGE = 3,  /* a configuration (conf.h) */
 };
 
 struct entry {
