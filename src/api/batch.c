@@ -24,6 +24,21 @@ void batch_fail(struct call *call, struct batch_item *item, enum code code, cons
 	call->fields = NULL;
 }
 
+static const char *status_text(struct arena *arena, enum code code, const char *text)
+{
+	return arena_printf(arena, "rpc error: code = %s desc = %s", code_name((int)code), text);
+}
+
+void batch_fail_status(struct call *call, struct batch_item *item, enum code code, const char *msg,
+		       enum code inner_code, const char *inner)
+{
+	item->code = code;
+	item->text = arena_printf(call->arena, "%s: %s", msg, inner);
+	call->fields = item->fields;
+	call_log_failure(call, code, msg, status_text(call->arena, inner_code, inner));
+	call->fields = NULL;
+}
+
 enum code batch_run(struct call *call, struct batch_item *items, size_t n)
 {
 	Pb__Command **commands = arena_alloc(call->arena, n * sizeof *commands);
@@ -46,20 +61,12 @@ enum code batch_run(struct call *call, struct batch_item *items, size_t n)
 void batch_refused(struct call *call, struct batch_item *item, const char *msg, const char *not_found)
 {
 	enum code code = (enum code)item->outcome->code;
-	const char *inner = item->outcome->message;
 
-	if (code == CODE_OK)
-		return;
-	if (code == CODE_NOT_FOUND) {
+	if (code == CODE_NOT_FOUND)
 		batch_fail(call, item, code, not_found, NULL);
-		return;
-	}
-	item->code = code == CODE_UNKNOWN ? CODE_INTERNAL : code;
-	item->text = arena_printf(call->arena, "%s: %s", msg, inner);
-	call->fields = item->fields;
-	call_log_failure(call, item->code, msg,
-			 arena_printf(call->arena, "rpc error: code = %s desc = %s", code_name((int)code), inner));
-	call->fields = NULL;
+	else if (code != CODE_OK)
+		batch_fail_status(call, item, code == CODE_UNKNOWN ? CODE_INTERNAL : code, msg, code,
+				  item->outcome->message);
 }
 
 enum code call_failed(struct call *call, enum code rc, const char *msg)
@@ -74,6 +81,14 @@ enum code call_failed(struct call *call, enum code rc, const char *msg)
 	default:
 		return err_wrap(call->err, CODE_INTERNAL, "%s", msg);
 	}
+}
+
+enum code call_bad_token(struct call *call, const char *msg, const char *token)
+{
+	err_set(call->err, CODE_INTERNAL, "could not parse token '%s'", token);
+	call_log_failure(call, CODE_INTERNAL, msg, status_text(call->arena, CODE_INVALID_ARGUMENT, call->err->text));
+	call->logged = true;
+	return err_wrap(call->err, CODE_INTERNAL, "%s", msg);
 }
 
 Pb__Status *batch_status(struct call *call, const struct batch_item *item)

@@ -21,6 +21,11 @@ struct batch_item *batch_new(struct call *call, size_t n);
 /* The item has failed: "msg" or "msg: inner" (NOT_FOUND: "msg"), with its line in the log. `inner` may be NULL. */
 void batch_fail(struct call *call, struct batch_item *item, enum code code, const char *msg, const char *inner);
 
+/* The same for an error that is a status of its own in SPIRE (of its datastore): the log shows it as grpc-go prints
+ * one. */
+void batch_fail_status(struct call *call, struct batch_item *item, enum code code, const char *msg,
+		       enum code inner_code, const char *inner);
+
 /* Carries out what has a command. Not OK is the whole call's failure: nothing is known of the items. */
 enum code batch_run(struct call *call, struct batch_item *items, size_t n);
 
@@ -30,6 +35,9 @@ void batch_refused(struct call *call, struct batch_item *item, const char *msg, 
 /* A single command that did not come through, its text in call->err: with `msg` before it. INTERNAL, as SPIRE's
  * handlers say, but what says that trying again helps stays what it is (UNAVAILABLE and its like). */
 enum code call_failed(struct call *call, enum code rc, const char *msg);
+
+/* A page token that is none: INTERNAL "msg: could not parse token 'x'", with its line in the log. */
+enum code call_bad_token(struct call *call, const char *msg, const char *token);
 
 Pb__Status *batch_status(struct call *call, const struct batch_item *item);
 void batch_audit(struct call *call, const struct batch_item *item, const struct log_pair *pairs);

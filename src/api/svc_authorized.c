@@ -319,6 +319,13 @@ static enum code serve_ids(struct sync *sync)
 	return rc;
 }
 
+/* SPIRE refuses a first request without a line in its log. */
+static enum code refuse_first(struct call *call, const char *text)
+{
+	call->logged = true;
+	return err_set(call->err, CODE_INVALID_ARGUMENT, "%s", text);
+}
+
 static enum code run_sync(struct sync *sync)
 {
 	struct call *call = sync->call;
@@ -328,9 +335,9 @@ static enum code run_sync(struct sync *sync)
 	if (request == NULL)
 		return err_set(call->err, CODE_UNKNOWN, "EOF");
 	if (request->n_ids > 0)
-		return err_set(call->err, CODE_INVALID_ARGUMENT, "specifying IDs on initial request is not supported");
+		return refuse_first(call, "specifying IDs on initial request is not supported");
 	if (request->output_mask != NULL && !request->output_mask->revision_number)
-		return err_set(call->err, CODE_INVALID_ARGUMENT, "revision number cannot be masked");
+		return refuse_first(call, "revision number cannot be masked");
 	sync->set = mask_of_entry(request->output_mask);
 	TRY(walk(sync, sync_one));
 	if (sync->n <= SYNC_PAGE)

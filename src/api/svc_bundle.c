@@ -176,7 +176,7 @@ enum code bundle_list_federated(struct call *call, const void *request, void *re
 	uint64_t after = 0;
 
 	if (limit > 0 && page_token_parse(req->page_token, &after, call->err) != CODE_OK)
-		return err_wrap(call->err, CODE_INTERNAL, "failed to list bundles");
+		return call_bad_token(call, "failed to list bundles", req->page_token);
 	listing.out = call_reply_raw(call);
 	TRY(call_view(call, &view));
 	if (view_bundles(view, after, limit, list_one, &listing, call->err) != CODE_OK)

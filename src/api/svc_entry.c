@@ -231,7 +231,8 @@ static void create_prepare(struct call *call, const Pb__Entry *from, struct batc
 	}
 	item->fields = CALL_PAIRS(call, KV("spiffe_id", audit_id(call->arena, entry->spiffe_id)));
 	if (entry_check_create(entry, &err) != CODE_OK) {
-		batch_fail(call, item, CODE_INVALID_ARGUMENT, "failed to create entry", err.text);
+		batch_fail_status(call, item, CODE_INVALID_ARGUMENT, "failed to create entry", CODE_INVALID_ARGUMENT,
+				  err.text);
 		return;
 	}
 	if (entry->id[0] == '\0') {
@@ -300,7 +301,8 @@ static void update_prepare(struct call *call, const Pb__Entry *from, Pb__EntryMa
 		return;
 	}
 	if (entry_check_update(entry, set, &err) != CODE_OK) {
-		batch_fail(call, item, CODE_INVALID_ARGUMENT, "failed to update entry", err.text);
+		batch_fail_status(call, item, CODE_INVALID_ARGUMENT, "failed to update entry", CODE_INVALID_ARGUMENT,
+				  err.text);
 		return;
 	}
 	update = pb_new(&pb__entry_update__descriptor, call->arena);

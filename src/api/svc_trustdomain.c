@@ -149,7 +149,7 @@ enum code td_list(struct call *call, const void *request, void *reply)
 	uint64_t after = 0;
 
 	if (limit > 0 && page_token_parse(req->page_token, &after, call->err) != CODE_OK)
-		return err_wrap(call->err, CODE_INTERNAL, "failed to list federation relationships");
+		return call_bad_token(call, "failed to list federation relationships", req->page_token);
 	TRY(call_view(call, &view));
 	if (view_relationships(view, after, limit, call->arena, list_one, &listing, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to list federation relationships");
@@ -206,21 +206,18 @@ static Pb__FederationRelationship *prepare(struct call *call, const Pb__Federati
 /* SPIRE's handlers answer INTERNAL to whatever the datastore refuses. */
 static bool done(struct call *call, struct batch_item *item, const char *failed, const char *success)
 {
-	if (item->outcome == NULL)
+	const Pb__Outcome *outcome = item->outcome;
+
+	if (outcome == NULL)
 		return false;
-	if (item->outcome->code != CODE_OK) {
-		item->code = CODE_INTERNAL;
-		item->text = arena_printf(call->arena, "%s: %s", failed, item->outcome->message);
+	if (outcome->code != CODE_OK) {
+		batch_fail_status(call, item, CODE_INTERNAL, failed, (enum code)outcome->code, outcome->message);
+		return false;
 	}
 	call->fields = item->fields;
-	if (item->code == CODE_OK)
-		CALL_LOG(call, LOG_DEBUG, success);
-	else
-		call_log_failure(call, item->code, failed,
-				 arena_printf(call->arena, "rpc error: code = %s desc = %s",
-					      code_name(item->outcome->code), item->outcome->message));
+	CALL_LOG(call, LOG_DEBUG, success);
 	call->fields = NULL;
-	return item->code == CODE_OK;
+	return true;
 }
 
 static Pb__FederationRelationship *shown(struct call *call, const Pb__FederationRelationship *relationship,
@@ -284,6 +281,11 @@ static void update_prepare(struct call *call, const Pb__FederationRelationship *
 
 	if (relationship == NULL)
 		return;
+	if (strcmp(relationship->trust_domain, call->server->td) == 0) { /* there cannot be one */
+		batch_fail_status(call, item, CODE_INTERNAL, "failed to update federation relationship", CODE_NOT_FOUND,
+				  "unable to fetch federation relationship: record not found");
+		return;
+	}
 	item->command = new_command(call, PB__COMMAND__KIND_RELATIONSHIP_UPDATE);
 	item->command->relationship_update = pb_new(&pb__relationship_update__descriptor, call->arena);
 	item->command->relationship_update->relationship = relationship;
