@@ -22,7 +22,7 @@ LDLIBS  += $(shell pkg-config --libs $(PKGS)) -lunistring -pthread -lm
 LDLIBS  += -Wl,-Bstatic -lraft -Wl,-Bdynamic
 
 ifeq ($(MODE),release)
-CFLAGS  += -O2 -g -D_FORTIFY_SOURCE=2 -Wframe-larger-than=4096 -fPIE
+CFLAGS  += -O2 -g -D_FORTIFY_SOURCE=2 -Wframe-larger-than=8192 -fPIE
 LDFLAGS += -pie -Wl,-z,relro,-z,now
 else ifeq ($(MODE),asan)
 CFLAGS  += -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer

@@ -33,6 +33,11 @@ static applier *const appliers[] = {
 	[PB__COMMAND__KIND_RELATIONSHIP_CREATE] = apply_relationship_create,
 	[PB__COMMAND__KIND_RELATIONSHIP_UPDATE] = apply_relationship_update,
 	[PB__COMMAND__KIND_RELATIONSHIP_DELETE] = apply_relationship_delete,
+	[PB__COMMAND__KIND_CLUSTER_FOUND] = apply_cluster_found,
+	[PB__COMMAND__KIND_MEMBER_PUT] = apply_member_put,
+	[PB__COMMAND__KIND_MEMBER_REMOVE] = apply_member_remove,
+	[PB__COMMAND__KIND_JOIN_CREATE] = apply_join_create,
+	[PB__COMMAND__KIND_JOIN_REDEEM] = apply_join_redeem,
 };
 
 bool command_kind_known(Pb__Command__KindCase kind)

@@ -25,6 +25,9 @@ static const struct {
 	[TABLE_JOURNAL] = { "journal", 1, 2, SQL_JOURNAL_PUT },
 	[TABLE_REQUEST] = { "request", 3, 6, SQL_REQUEST_PUT, N_REQUESTS },
 	[TABLE_REQUEST_COUNT] = { "request_count", 1, 2, SQL_REQUEST_COUNT_PUT },
+	[TABLE_MEMBER] = { "member", 1, 2, SQL_MEMBER_PUT },
+	[TABLE_JOIN] = { "join_secret", 1, 2, SQL_JOIN_PUT },
+	[TABLE_ORIGIN] = { "origin", 1, 2, SQL_ORIGIN_PUT },
 };
 
 void digest_move(uint64_t sum[4], const uint8_t hash[32], bool add)

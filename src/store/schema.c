@@ -16,7 +16,16 @@ const char schema_text[] =
 	" stamp_ms INTEGER NOT NULL, digest BLOB NOT NULL, parents INTEGER NOT NULL, entries INTEGER NOT NULL,"
 	" agents INTEGER NOT NULL, bundles INTEGER NOT NULL, relationships INTEGER NOT NULL, n_entries INTEGER NOT "
 	"NULL,"
-	" n_agents INTEGER NOT NULL, n_bundles INTEGER NOT NULL, n_requests INTEGER NOT NULL);"
+	" n_agents INTEGER NOT NULL, n_bundles INTEGER NOT NULL, n_requests INTEGER NOT NULL,"
+	" members INTEGER NOT NULL, term INTEGER NOT NULL);"
+	/* the configuration as of the applied index: the consensus library's, in no digest */
+	"CREATE TABLE conf(one INTEGER PRIMARY KEY CHECK(one = 1), at INTEGER NOT NULL, blob BLOB NOT NULL);"
+	"INSERT INTO conf VALUES(1, 0, x'');"
+	"CREATE TABLE cluster(one INTEGER PRIMARY KEY CHECK(one = 1), id TEXT NOT NULL, epoch INTEGER NOT NULL);"
+	"INSERT INTO cluster VALUES(1, '', 0);"
+	"CREATE TABLE member(id INTEGER PRIMARY KEY, blob BLOB NOT NULL);"
+	"CREATE TABLE join_secret(hash BLOB PRIMARY KEY, blob BLOB NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE origin(boot INTEGER PRIMARY KEY, blob BLOB NOT NULL);"
 
 	"CREATE TABLE parent(n INTEGER PRIMARY KEY, id TEXT NOT NULL, named INTEGER NOT NULL);"
 	"CREATE UNIQUE INDEX parent_id ON parent(id);"
@@ -78,16 +87,19 @@ static const char *const texts[SQL_COUNT] = {
 	TABLE(JOURNAL, journal, "?,?", "node = ?"),
 	TABLE(REQUEST, request, "?,?,?,?,?,?", "caller = ? AND id = ? AND item = ?"),
 	TABLE(REQUEST_COUNT, request_count, "?,?", "caller = ?"),
+	TABLE(MEMBER, member, "?,?", "id = ?"),
+	TABLE(JOIN, join_secret, "?,?", "hash = ?"),
+	TABLE(ORIGIN, origin, "?,?", "boot = ?"),
 
 	[SQL_BEGIN] = "BEGIN IMMEDIATE",
 	[SQL_COMMIT] = "COMMIT",
 	[SQL_META_GET] =
 		"SELECT trust_domain, applied, stamp_ms, digest, parents, entries, agents, bundles, relationships,"
-		" n_entries, n_agents, n_bundles, n_requests FROM meta",
+		" n_entries, n_agents, n_bundles, n_requests, members, term FROM meta",
 	[SQL_META_SET] =
 		"UPDATE meta SET trust_domain = ?1, applied = ?2, stamp_ms = ?3, digest = ?4, parents = ?5,"
 		" entries = ?6, agents = ?7, bundles = ?8, relationships = ?9, n_entries = ?10, n_agents = ?11,"
-		" n_bundles = ?12, n_requests = ?13 WHERE one = 1",
+		" n_bundles = ?12, n_requests = ?13, members = ?14, term = ?15 WHERE one = 1",
 	[SQL_VIEW] = "SELECT applied, n_entries, n_agents, n_bundles FROM meta WHERE one = 1",
 
 	[SQL_PARENT_BY_ID] = "SELECT n, named FROM parent WHERE id = ?",
@@ -125,6 +137,12 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_BUNDLE_VERSION] = "SELECT version FROM bundle WHERE td = ?",
 	[SQL_RELATIONSHIP_ALL] = "SELECT seq, td, blob FROM relationship WHERE seq > ? ORDER BY seq",
 	[SQL_JOURNAL_ALL] = "SELECT node, blob FROM journal ORDER BY node",
+	[SQL_MEMBER_ALL] = "SELECT id, blob FROM member ORDER BY id",
+	[SQL_ORIGIN_ALL] = "SELECT boot, blob FROM origin ORDER BY boot",
+	[SQL_CONF_GET] = "SELECT at, blob FROM conf",
+	[SQL_CONF_SET] = "UPDATE conf SET at = ?, blob = ?",
+	[SQL_CLUSTER_GET] = "SELECT id, epoch FROM cluster",
+	[SQL_CLUSTER_SET] = "UPDATE cluster SET id = ?, epoch = ?",
 
 	[SQL_REQUEST_EXPIRED] =
 		"SELECT caller, id, item FROM request WHERE stamp_ms <= ?1 ORDER BY stamp_ms, caller, id, item"

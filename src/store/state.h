@@ -20,6 +20,7 @@ enum number {
 	N_AGENTS,
 	N_BUNDLES,
 	N_REQUESTS,
+	SEQ_MEMBER,
 	NUMBERS,
 };
 
@@ -27,7 +28,7 @@ struct store {
 	struct db *db;
 	struct hasher *hasher;
 	char *trust_domain;
-	uint64_t applied;
+	uint64_t applied, term; /* of the last entry */
 	int64_t stamp_ms;
 	uint64_t digest[4];
 	uint64_t numbers[NUMBERS];
@@ -35,7 +36,7 @@ struct store {
 	uint32_t wal_frames;
 
 	/* The batch that is being applied. */
-	uint64_t index;
+	uint64_t index, index_term;
 	int64_t now_ms;
 	struct arena *arena;
 };
@@ -53,6 +54,9 @@ enum table {
 	TABLE_JOURNAL,
 	TABLE_REQUEST,
 	TABLE_REQUEST_COUNT,
+	TABLE_MEMBER,
+	TABLE_JOIN,
+	TABLE_ORIGIN,
 	TABLE_COUNT,
 };
 
@@ -103,6 +107,10 @@ applier apply_agent_attest, apply_agent_renew, apply_agent_activate, apply_agent
 applier apply_bundle_append, apply_bundle_create, apply_bundle_update, apply_bundle_set, apply_bundle_delete,
 	apply_bundle_prune, apply_authority_taint, apply_authority_revoke;
 applier apply_journal_set, apply_journal_prune;
+applier apply_cluster_found, apply_member_put, apply_member_remove, apply_join_create, apply_join_redeem;
+
+/* Has this parcel been applied already? Notes it if not (apply_origin.c). */
+enum code origin_note(struct store *store, uint64_t boot, uint64_t sequence, bool *repeated, struct err *err);
 applier apply_relationship_create, apply_relationship_update, apply_relationship_delete;
 
 /* Entries, for more than one applier (apply_entry.c). */

@@ -57,6 +57,7 @@ static enum code meta_write(struct store *store, struct err *err)
 	query_blob(&q, 4, digest, sizeof digest);
 	for (int i = 0; i < NUMBERS; i++)
 		query_int(&q, 5 + i, (int64_t)store->numbers[i]);
+	query_int(&q, 5 + NUMBERS, (int64_t)store->index_term);
 	return query_step(&q, &row, err);
 }
 
@@ -84,6 +85,7 @@ static enum code meta_read(struct store *store, struct err *err)
 		store->digest[i / 8] |= (uint64_t)digest.data[i] << (8 * (i % 8));
 	for (int i = 0; i < NUMBERS; i++)
 		store->numbers[i] = (uint64_t)column_int(&q, 4 + i);
+	store->term = store->index_term = (uint64_t)column_int(&q, 4 + NUMBERS);
 	return CODE_OK;
 }
 
@@ -95,7 +97,7 @@ static enum code make_schema(struct store *store, struct err *err)
 	TRY(db_exec(store->db, schema_text, err));
 	snprintf(text, sizeof text,
 		 "PRAGMA application_id = %d; PRAGMA user_version = %d;"
-		 "INSERT INTO meta VALUES(1, '', 0, 0, x'', 0, 0, 0, 0, 0, 0, 0, 0, 0)",
+		 "INSERT INTO meta VALUES(1, '', 0, 0, x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
 		 STATE_APPLICATION_ID, STATE_FORMAT);
 	TRY(db_exec(store->db, text, err));
 	store->trust_domain = xstrdup("");
@@ -236,6 +238,37 @@ enum code store_recount_digest(struct store *store, uint8_t out[32], struct err 
 	return CODE_OK;
 }
 
+static enum code conf_write(struct store *store, uint64_t index, struct span conf, struct err *err)
+{
+	OWN_QUERY q = { 0 };
+	bool row;
+
+	TRY(query_open(store->db, SQL_CONF_SET, &q, err));
+	query_int(&q, 1, (int64_t)index);
+	query_blob(&q, 2, conf.data, conf.len);
+	return query_step(&q, &row, err);
+}
+
+enum code store_triple(struct store *store, struct arena *arena, struct store_triple *out, struct err *err)
+{
+	OWN_QUERY q = { 0 };
+	struct span conf;
+	bool row;
+
+	TRY(query_open(store->db, SQL_CONF_GET, &q, err));
+	TRY(query_step(&q, &row, err));
+	if (!row)
+		return err_set(err, CODE_DATA_LOSS, "state file '%s' is damaged: it has no configuration", store->db->path);
+	conf = column_blob(&q, 1);
+	*out = (struct store_triple){
+		.index = store->applied,
+		.term = store->term,
+		.conf_index = (uint64_t)column_int(&q, 0),
+		.conf = { arena_memdup(arena, conf.data, conf.len), conf.len },
+	};
+	return CODE_OK;
+}
+
 static enum code end_batch(struct store *store, const uint64_t numbers[NUMBERS], struct err *err)
 {
 	OWN_QUERY q = { 0 };
@@ -254,6 +287,7 @@ static enum code end_batch(struct store *store, const uint64_t numbers[NUMBERS],
 		return err_set(err, CODE_INTERNAL, "cannot go on after a commit to '%s': fault injected",
 			       store->db->path);
 	store->applied = store->index;
+	store->term = store->index_term;
 	store->stamp_ms = store->now_ms;
 	return CODE_OK;
 }
@@ -269,23 +303,50 @@ static enum code begin_batch(struct store *store, struct err *err)
 	return query_step(&q, &row, err);
 }
 
-enum code store_apply(struct store *store, uint64_t index, int64_t stamp_ms, struct store_item *items, size_t n,
-		      struct arena *arena, struct err *err)
+/* Everything of one log entry, in the transaction that is open. */
+static enum code apply_step(struct store *store, const struct store_step *step, struct arena *arena, struct err *err)
+{
+	TRY(requests_expire(store, err));
+	for (size_t p = 0; p < step->n_parcels; p++) {
+		struct store_parcel *parcel = &step->parcels[p];
+
+		parcel->repeated = false;
+		if (parcel->boot != 0)
+			TRY(origin_note(store, parcel->boot, parcel->sequence, &parcel->repeated, err));
+		for (size_t i = 0; i < parcel->n && !parcel->repeated; i++)
+			TRY(apply_command(store, parcel->items[i].command, arena, &parcel->items[i].outcome, err));
+	}
+	if (step->conf.len > 0)
+		return conf_write(store, step->index, step->conf, err);
+	return CODE_OK;
+}
+
+enum code store_apply_step(struct store *store, const struct store_step *step, struct arena *arena, struct err *err)
 {
 	uint64_t numbers[NUMBERS];
 
-	if (index <= store->applied)
+	if (step->index <= store->applied)
 		return err_set(err, CODE_INTERNAL, "index %llu comes after %llu has been applied to '%s'",
-			       (unsigned long long)index, (unsigned long long)store->applied, store->db->path);
+			       (unsigned long long)step->index, (unsigned long long)store->applied, store->db->path);
 	memcpy(numbers, store->numbers, sizeof numbers);
-	store->index = index;
-	store->now_ms = stamp_ms;
+	store->index = step->index;
+	store->index_term = step->term;
+	store->now_ms = step->stamp_ms;
 	store->arena = arena;
 	TRY(begin_batch(store, err));
-	TRY(requests_expire(store, err));
-	for (size_t i = 0; i < n; i++)
-		TRY(apply_command(store, items[i].command, arena, &items[i].outcome, err));
+	TRY(apply_step(store, step, arena, err));
 	return end_batch(store, numbers, err);
+}
+
+enum code store_apply(struct store *store, uint64_t index, int64_t stamp_ms, struct store_item *items, size_t n,
+		      struct arena *arena, struct err *err)
+{
+	struct store_parcel parcel = { .items = items, .n = n };
+	const struct store_step step = {
+		.index = index, .term = store->term, .stamp_ms = stamp_ms, .parcels = &parcel, .n_parcels = 1
+	};
+
+	return store_apply_step(store, &step, arena, err);
 }
 
 enum code command_check(const Pb__Command *command, struct err *err)

@@ -3,6 +3,7 @@
 #define STORE_STORE_H
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "command.pb-c.h"
 
@@ -22,13 +23,42 @@ void store_close(struct store *store);
 
 struct store_item {
 	const Pb__Command *command;
-	Pb__Outcome *outcome; /* set by store_apply, in the arena */
+	Pb__Outcome *outcome; /* set by the apply functions, in the arena */
 };
 
-/* Carries out a batch: one transaction, one applied index in it, durable when it returns. `stamp_ms`: the batch's time.
- * `index` must be above store_applied(). Anything but OK is fatal. */
+/* Commands of one node that travelled together. The same (boot, sequence) is carried out once (V14): a node that does
+ * not know what became of a parcel may send it again. */
+struct store_parcel {
+	uint64_t boot, sequence; /* boot 0: not remembered */
+	struct store_item *items;
+	size_t n;
+	bool repeated; /* out: it had been carried out before; the outcomes are not set */
+};
+
+/* One log entry. */
+struct store_step {
+	uint64_t index, term;
+	int64_t stamp_ms; /* the batch's time */
+	struct store_parcel *parcels;
+	size_t n_parcels;
+	struct span conf; /* of a change of members: the configuration from here on; else empty */
+};
+
+/* Carries it out: one transaction, the applied index and its term in it. It is in the file when this returns, and on
+ * the disk after the next checkpoint: the log is the durable copy. `index` must be above store_applied(). Anything but
+ * OK is fatal. */
+enum code store_apply_step(struct store *store, const struct store_step *step, struct arena *arena, struct err *err);
+
+/* The same for commands of nobody: tests and tools. */
 enum code store_apply(struct store *store, uint64_t index, int64_t stamp_ms, struct store_item *items, size_t n,
 		      struct arena *arena, struct err *err);
+
+/* Where the state stands: applied index, its term, and the configuration as of there (availability.md V11). */
+struct store_triple {
+	uint64_t index, term, conf_index; /* conf_index 0: none yet */
+	struct span conf;
+};
+enum code store_triple(struct store *store, struct arena *arena, struct store_triple *out, struct err *err);
 
 /* UNIMPLEMENTED for a command of a format or kind that this version does not know. Such a one in a batch of store_apply
  * is fatal (V12): whoever takes commands in checks them first. */

@@ -117,6 +117,10 @@ typedef enum code relationship_fn(uint64_t seq, const Pb__FederationRelationship
 enum code view_relationships(struct view *view, uint64_t after, size_t limit, struct arena *arena,
 			     relationship_fn *each, void *ctx, struct err *err);
 
+/* The cluster: its id ("" before it was founded) and epoch, its members, past ones too. */
+enum code view_cluster(struct view *view, struct arena *arena, const char **id, uint64_t *epoch, struct err *err);
+enum code view_members(struct view *view, struct arena *arena, Pb__Member ***out, size_t *n, struct err *err);
+
 /* The CA journal of a node; NOT_FOUND before the first. */
 enum code view_journal(struct view *view, const char *node, struct arena *arena, Pb__Journal **out, struct err *err);
 

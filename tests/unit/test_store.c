@@ -263,7 +263,8 @@ TEST(failed_write_is_no_outcome)
 
 TEST(statements_find_their_rows_by_an_index)
 {
-	static const enum sql whole[] = { SQL_META_GET, SQL_PARENT_ANY_NAMED, SQL_JOURNAL_ALL, SQL_ALIAS_FILED };
+	static const enum sql whole[] = { SQL_META_GET,   SQL_PARENT_ANY_NAMED, SQL_JOURNAL_ALL, SQL_ALIAS_FILED, SQL_MEMBER_ALL,
+					  SQL_ORIGIN_ALL, SQL_CONF_GET,         SQL_CLUSTER_GET, SQL_CONF_SET, SQL_CLUSTER_SET };
 	struct state s;
 	struct err err = { 0 };
 	struct db *db;
