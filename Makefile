@@ -79,7 +79,7 @@ $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libtested.a
 # make bench/NAME: tests/bench/NAME.c, which uses what lies below the API.
 bench/%: $(B)/bench/%
 	@:
-$(B)/bench/%: tests/bench/%.c $(filter $(B)/base/% $(B)/store/% $(B)/raft/replica.o $(B)/raft/propose.o $(addprefix $(B)/gen/,types.pb-c.o entry.pb-c.o command.pb-c.o),$(OBJ)) | gen
+$(B)/bench/%: tests/bench/%.c $(filter $(B)/base/% $(B)/store/% $(B)/raft/replica.o $(B)/raft/propose.o $(B)/raft/wal% $(B)/raft/pair.o $(B)/raft/entry.o $(addprefix $(B)/gen/,types.pb-c.o entry.pb-c.o command.pb-c.o),$(OBJ)) | gen
 	@echo "  LD $@"
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)

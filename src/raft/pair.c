@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 enum { SLOT = 4096, CRC_AT = 8, LEN_AT = 12, VERSION_AT = 16, NUMBER_AT = 24, OWNER_AT = 32, BODY_AT = 72 };
+enum { RECORD_MAX = BODY_AT + PAIR_BODY_MAX };
 
 struct pair {
 	struct pair_kind kind;
@@ -61,7 +62,7 @@ static void put64(uint8_t *at, uint64_t number)
 	put32(at + 4, (uint32_t)(number >> 32));
 }
 
-static size_t encode(const struct pair *pair, const void *body, uint8_t out[BODY_AT + PAIR_BODY_MAX])
+static size_t encode(const struct pair *pair, const void *body, uint8_t out[RECORD_MAX])
 {
 	size_t len = BODY_AT + pair->kind.body_len;
 
@@ -92,10 +93,10 @@ static enum slot_state inspect(const struct pair *pair, const uint8_t *slot, siz
 	return memcmp(slot + OWNER_AT, pair->owner, PAIR_OWNER_MAX) == 0 ? SLOT_GOOD : SLOT_FOREIGN;
 }
 
-static enum code read_slots(struct pair *pair, uint8_t slots[2][SLOT], enum slot_state states[2], struct err *err)
+static enum code read_slots(struct pair *pair, uint8_t slots[2][RECORD_MAX], enum slot_state states[2], struct err *err)
 {
 	for (int i = 0; i < 2; i++) {
-		ssize_t got = file_pread(pair->fd, slots[i], SLOT, (uint64_t)i * SLOT);
+		ssize_t got = file_pread(pair->fd, slots[i], RECORD_MAX, (uint64_t)i * SLOT);
 
 		if (got < 0)
 			return err_errno(err, CODE_INTERNAL, errno, "read", pair->path);
@@ -121,8 +122,7 @@ static enum code read_slots(struct pair *pair, uint8_t slots[2][SLOT], enum slot
 
 static enum code load(struct pair *pair, void *body, struct err *err)
 {
-	OWN_STRUCT(arena) arena = arena_new();
-	uint8_t(*slots)[SLOT] = arena_alloc(arena, 2 * SLOT); /* two pages: too much for a stack frame */
+	uint8_t slots[2][RECORD_MAX];
 	enum slot_state states[2];
 
 	TRY(read_slots(pair, slots, states, err));
@@ -141,11 +141,10 @@ static enum code load(struct pair *pair, void *body, struct err *err)
 static enum code make_file(struct pair *pair, const char *temporary, const void *body, struct err *err)
 {
 	OWN_STRUCT(arena) arena = arena_new();
-	uint8_t record[BODY_AT + PAIR_BODY_MAX], *pages = arena_zalloc(arena, 2 * SLOT);
-	size_t len = encode(pair, body, record);
+	uint8_t *pages = arena_zalloc(arena, 2 * SLOT);
 
-	memcpy(pages, record, len);
-	memcpy(pages + SLOT, record, len);
+	(void)encode(pair, body, pages);
+	(void)encode(pair, body, pages + SLOT);
 	pair->fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (pair->fd < 0)
 		return err_errno(err, CODE_INTERNAL, errno, "open", temporary);
@@ -201,7 +200,7 @@ static void put(struct pair *pair, unsigned slot, const uint8_t *record, size_t 
 
 void pair_write(struct pair *pair, const void *body)
 {
-	uint8_t record[BODY_AT + PAIR_BODY_MAX];
+	uint8_t record[RECORD_MAX];
 	unsigned slot = pair->synced ^ 1;
 	size_t len;
 

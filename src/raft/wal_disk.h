@@ -31,6 +31,7 @@
 enum {
 	WAL_FORMAT = 1,
 	SEGMENT_HEADER = 4096,
+	HEADER_MAX = 512, /* bytes of it that mean something, in any version */
 	RECORD_HEADER = 40,
 	SEGMENT_BYTES = 8 << 20,
 	SPARES = 2,
@@ -62,8 +63,8 @@ struct record {
 
 enum header_state { HEADER_GOOD, HEADER_BAD, HEADER_NEWER };
 
-void wal_header_encode(const struct segment_header *header, uint8_t out[SEGMENT_HEADER]);
-enum header_state wal_header_decode(const uint8_t in[SEGMENT_HEADER], struct segment_header *out, uint32_t *version);
+void wal_header_encode(const struct segment_header *header, uint8_t out[HEADER_MAX]);
+enum header_state wal_header_decode(const uint8_t in[HEADER_MAX], struct segment_header *out, uint32_t *version);
 
 /* With its padding. */
 static inline size_t wal_record_size(size_t len)

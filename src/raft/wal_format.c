@@ -50,12 +50,12 @@ static void put64(uint8_t *at, uint64_t number)
 	memcpy(at, &number, 8);
 }
 
-void wal_header_encode(const struct segment_header *header, uint8_t out[SEGMENT_HEADER])
+void wal_header_encode(const struct segment_header *header, uint8_t out[HEADER_MAX])
 {
 	const uint64_t numbers[] = { header->number,     header->first,  header->before_term, header->chain,
 				     header->prev_chain, header->log_id, header->size };
 
-	memset(out, 0, SEGMENT_HEADER);
+	memset(out, 0, HEADER_MAX);
 	memcpy(out, magic, 8);
 	put32(out + LEN_AT, HEADER_LEN);
 	put32(out + VERSION_AT, WAL_FORMAT);
@@ -67,12 +67,12 @@ void wal_header_encode(const struct segment_header *header, uint8_t out[SEGMENT_
 	put32(out + CRC_AT, crc32c(0, out + LEN_AT, HEADER_LEN - LEN_AT));
 }
 
-enum header_state wal_header_decode(const uint8_t in[SEGMENT_HEADER], struct segment_header *out, uint32_t *version)
+enum header_state wal_header_decode(const uint8_t in[HEADER_MAX], struct segment_header *out, uint32_t *version)
 {
 	uint32_t len = get32(in + LEN_AT);
 	const uint8_t *numbers = in + NUMBERS_AT;
 
-	if (memcmp(in, magic, 8) != 0 || len < NUMBERS_AT || len > SEGMENT_HEADER ||
+	if (memcmp(in, magic, 8) != 0 || len < NUMBERS_AT || len > HEADER_MAX ||
 	    crc32c(0, in + LEN_AT, len - LEN_AT) != get32(in + CRC_AT))
 		return HEADER_BAD;
 	*version = get32(in + VERSION_AT);

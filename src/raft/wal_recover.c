@@ -100,7 +100,7 @@ static bool in_order(const struct segment_header *before, const struct segment_h
 static enum code read_header(struct wal *wal, int fd, const char *path, uint64_t number, bool must,
 			     struct segment_header *header, bool *spare, struct err *err)
 {
-	uint8_t bytes[SEGMENT_HEADER] = { 0 };
+	uint8_t bytes[HEADER_MAX] = { 0 };
 	uint32_t version;
 	struct stat st;
 

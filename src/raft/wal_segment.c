@@ -220,7 +220,7 @@ bool wal_spare_step(struct wal *wal)
 
 static void write_header(const struct segment_header *header, int fd, const char *path)
 {
-	uint8_t bytes[SEGMENT_HEADER];
+	uint8_t bytes[HEADER_MAX];
 
 	wal_header_encode(header, bytes);
 	errno = EIO;
