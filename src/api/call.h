@@ -88,7 +88,7 @@ void call_log(struct call *call, enum log_level level, const char *msg, const st
 #define CALL_LOG(call, level, msg, ...)                                                                                \
 	call_log((call), (level), (msg), (const struct log_pair[]){ __VA_ARGS__ __VA_OPT__(, ) { 0 } })
 
-/* The line that SPIRE's handlers write of a failed call or item, at ERROR: "Invalid argument: msg", else "Msg", with error=inner
+/* The line that SPIRE's handlers write of a failed call or item, at ERROR (at DEBUG if the client has left meanwhile): "Invalid argument: msg", else "Msg", with error=inner
  * (NULL: none; never for NOT_FOUND). call_log_err takes the two from what err_wrap put together; call_finish calls it for a call that
  * failed and has not been logged. (api/fail.c) */
 void call_log_failure(struct call *call, enum code code, const char *msg, const char *inner);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Token buckets. A bucket may go below zero: whoever takes more than there is waits for what is missing, in order of arrival. */
+/* Token buckets. Whoever finds too few tokens queues up: it is told when its turn should come, in order of arrival, and tries again
+ * then. Tokens are taken only by who gets them, so callers that leave while they wait cost the others nothing. */
 #include "api/limit.h"
 
 #include "api/route.h"
@@ -17,6 +18,8 @@
 
 enum { SHELVES = 1024, IDLE_MS = 60 * 1000 };
 
+static const double ROUNDING = 1e-6; /* of a token: what sums of parts may be off by */
+
 static const unsigned per_second[LIMITER_COUNT] = {
 	[LIMITER_ATTEST] = 1, [LIMITER_CSR] = 500, [LIMITER_JSR] = 500, [LIMITER_PUSH_KEY] = 500, [LIMITER_POST_STATUS] = 10,
 };
@@ -25,6 +28,7 @@ struct bucket {
 	struct bucket *next;
 	enum limiter limiter;
 	double tokens;
+	double queued; /* tokens that callers wait for */
 	int64_t at_ms; /* up to when it has been filled */
 	char ip[];
 };
@@ -54,7 +58,7 @@ static void sweep(struct limiters *limiters, int64_t now_ms, bool everything)
 		for (struct bucket **at = &limiters->shelves[i]; *at != NULL;) {
 			struct bucket *bucket = *at;
 
-			if (everything || now_ms - bucket->at_ms > IDLE_MS) {
+			if (everything || (now_ms - bucket->at_ms > IDLE_MS && bucket->queued == 0)) {
 				*at = bucket->next;
 				free(bucket);
 			} else {
@@ -104,10 +108,11 @@ static void fill(struct bucket *bucket, int64_t now_ms)
 }
 
 enum code limiters_take(struct limiters *limiters, enum limiter limiter, const char *ip, unsigned n, int64_t now_ms,
-			int64_t deadline_ms, int64_t *wait_ms, struct err *err)
+			int64_t deadline_ms, bool *queued, int64_t *wait_ms, struct err *err)
 {
 	struct bucket *bucket;
 	enum code rc = CODE_OK;
+	double missing;
 
 	*wait_ms = 0;
 	if (!limiters->on[limiter])
@@ -119,30 +124,52 @@ enum code limiters_take(struct limiters *limiters, enum limiter limiter, const c
 		sweep(limiters, now_ms, false);
 	bucket = find(limiters, limiter, ip, now_ms);
 	fill(bucket, now_ms);
-	if (bucket->tokens < n)
-		*wait_ms = (int64_t)ceil((n - bucket->tokens) * 1000 / per_second[limiter]);
-	if (deadline_ms != INT64_MAX && now_ms + *wait_ms > deadline_ms)
+	if (*queued)
+		bucket->queued -= n;
+	missing = n - bucket->tokens + (*queued ? 0 : bucket->queued); /* whoever has waited already goes first */
+	*queued = missing > ROUNDING;
+	if (*queued)
+		*wait_ms = (int64_t)ceil((missing - ROUNDING) * 1000 / per_second[limiter]);
+	if (deadline_ms != INT64_MAX && now_ms + *wait_ms > deadline_ms) {
+		*queued = false;
 		rc = err_set(err, CODE_RESOURCE_EXHAUSTED, "rate: Wait(n=%u) would exceed context deadline", n);
-	else
+	} else if (*queued) {
+		bucket->queued += n;
+	} else {
 		bucket->tokens -= n;
+	}
 	pthread_mutex_unlock(&limiters->lock);
 	return rc;
 }
 
+void limiters_leave(struct limiters *limiters, enum limiter limiter, const char *ip, unsigned n)
+{
+	pthread_mutex_lock(&limiters->lock);
+	find(limiters, limiter, ip, clock_mono_ms())->queued -= n;
+	pthread_mutex_unlock(&limiters->lock);
+}
+
 static enum code wait_for_turn(struct call *call, enum limiter limiter, unsigned n, const char *what)
 {
-	int64_t wait_ms;
+	struct limiters *limiters = call->server->limiters;
+	const char *ip = call->caller->ip;
+	bool queued = false;
 
-	if (limiters_take(call->server->limiters, limiter, call->caller->ip, n, clock_mono_ms(), call->deadline_ms, &wait_ms,
-			  call->err) != CODE_OK)
-		return err_wrap(call->err, CODE_RESOURCE_EXHAUSTED, "%s", what);
-	if (wait_ms > 0) {
-		enum code rc = task_sleep(wait_ms);
+	for (;;) {
+		int64_t wait_ms;
+		enum code rc;
 
-		if (rc != CODE_OK)
+		if (limiters_take(limiters, limiter, ip, n, clock_mono_ms(), call->deadline_ms, &queued, &wait_ms,
+				  call->err) != CODE_OK)
+			return err_wrap(call->err, CODE_RESOURCE_EXHAUSTED, "%s", what);
+		if (!queued)
+			return CODE_OK;
+		rc = task_sleep(wait_ms);
+		if (rc != CODE_OK) {
+			limiters_leave(limiters, limiter, ip, n);
 			return err_set(call->err, rc, "%s: the call ended while it waited", what);
+		}
 	}
-	return CODE_OK;
 }
 
 enum code call_limit(struct call *call, enum limiter limiter, unsigned n, const char *what)

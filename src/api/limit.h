@@ -14,9 +14,13 @@ struct limiters;
 struct limiters *limiters_new(bool attestation, bool signing); /* the switches of `ratelimit`: off = that limiter never waits */
 void limiters_free(struct limiters *limiters);
 
-/* Takes `n` tokens and says how long to wait for them (0: now). RESOURCE_EXHAUSTED: n is above the burst, or the wait would outlast
- * `deadline_ms`; nothing is taken then. Thread-safe. `now_ms`: clock_mono_ms. */
+/* Takes `n` tokens (*wait_ms = 0), or queues the caller: it tries again after *wait_ms, or leaves. *queued begins as false and is
+ * this function's: whether the caller is in the queue. RESOURCE_EXHAUSTED: n is above the burst, or the wait would outlast
+ * `deadline_ms`; nothing is taken then, and the caller is in no queue. Thread-safe. `now_ms`: clock_mono_ms. */
 enum code limiters_take(struct limiters *limiters, enum limiter limiter, const char *ip, unsigned n, int64_t now_ms,
-			int64_t deadline_ms, int64_t *wait_ms, struct err *err);
+			int64_t deadline_ms, bool *queued, int64_t *wait_ms, struct err *err);
+
+/* A queued caller gives up: nobody else has to wait for its tokens. */
+void limiters_leave(struct limiters *limiters, enum limiter limiter, const char *ip, unsigned n);
 
 #endif

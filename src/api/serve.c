@@ -249,6 +249,7 @@ enum code serve_bind(struct server *server, struct loop *main, struct serve **ou
 	serve->server = server;
 	serve->main = main;
 	serve->warned_ms = -WARN_AGAIN_MS;
+	TRY(listener_unix_check(server->config->socket_path, err));
 	TRY(listener_tcp(main, server->config->bind_address, server->config->bind_port, &serve->tcp, err));
 	serve->tcp_address = xstrdup(listener_address(serve->tcp));
 	*out = TAKE(serve);

@@ -190,15 +190,22 @@ static enum code make_parents(const char *path, struct err *err)
 	return CODE_OK;
 }
 
+enum code listener_unix_check(const char *path, struct err *err)
+{
+	const size_t max = sizeof((struct sockaddr_un *)NULL)->sun_path - 1;
+
+	if (strlen(path) > max)
+		return err_set(err, CODE_UNAVAILABLE, "listen unix %s: bind: the path has more than %zu characters", path, max);
+	return CODE_OK;
+}
+
 enum code listener_unix(struct loop *loop, const char *path, struct listener **out, struct err *err)
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
 	struct listener *l;
 	int fd;
 
-	if (strlen(path) >= sizeof at.sun_path)
-		return err_set(err, CODE_UNAVAILABLE, "listen unix %s: bind: the path has more than %zu characters", path,
-			       sizeof at.sun_path - 1);
+	TRY(listener_unix_check(path, err));
 	strcpy(at.sun_path, path);
 	TRY(make_parents(path, err));
 	if (unlink(path) != 0 && errno != ENOENT)

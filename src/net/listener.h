@@ -16,6 +16,9 @@ typedef void listener_fn(void *ctx, int fd);
  * UNAVAILABLE "listen tcp 127.0.0.1:8081: bind: address already in use". 0.0.0.0 means IPv6 too, as in Go. Port 0: any. */
 enum code listener_tcp(struct loop *loop, const char *address, int port, struct listener **out, struct err *err);
 
+/* What listener_unix would say at once, before anything is made. */
+enum code listener_unix_check(const char *path, struct err *err);
+
 /* Levels of the directory that are missing are made with 0750, a stale file is removed, the socket gets 0770. */
 enum code listener_unix(struct loop *loop, const char *path, struct listener **out, struct err *err);
 

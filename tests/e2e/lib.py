@@ -88,10 +88,10 @@ def free_port():
 
 
 def tree(folder):
-    """All below a folder: path -> mode and content, to see that nothing was written."""
+    """All below a folder: path -> mode and content, to see that nothing was written. (The lock file names who held it last.)"""
     out = {}
     for base, folders, files in os.walk(folder):
-        for name in folders + files:
+        for name in folders + [f for f in files if f != "lock"]:
             path = os.path.join(base, name)
             info = os.lstat(path)
             content = open(path, "rb").read() if os.path.isfile(path) else None

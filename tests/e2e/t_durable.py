@@ -102,7 +102,7 @@ def disk_full(w):
         raise Skip("no mount namespace: %s" % os.strerror(ctypes.get_errno()))
     data = w.dir + "/data"
     os.mkdir(data)
-    if libc.mount(b"tmpfs", data.encode(), b"tmpfs", 0, b"size=64m,mode=0750"):
+    if libc.mount(b"tmpfs", data.encode(), b"tmpfs", 0, b"size=256m,mode=0750"):
         raise Skip("tmpfs cannot be mounted: %s" % os.strerror(ctypes.get_errno()))
     w.mounts.append(data)
     s, acknowledged = w.server(), []

@@ -147,6 +147,7 @@ TEST(a_path_that_is_too_long_is_an_error)
 	path[sizeof path - 1] = '\0';
 	CHECK_CODE(listener_unix(loop, path, &listener, &err), CODE_UNAVAILABLE);
 	CHECK(strstr(err.text, "more than 107 characters") != NULL);
+	CHECK_CODE(listener_unix_check("/tmp/fits", &err), CODE_OK);
 	loop_free(loop);
 }
 
