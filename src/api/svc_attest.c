@@ -165,8 +165,10 @@ static enum code check_params(struct call *call, const Pb__AttestAgentRequest *r
 			      : params->data->payload.len == 0	     ? "attestation data payload"
 								     : NULL;
 
-	if (missing != NULL)
-		return err_set(call->err, CODE_INVALID_ARGUMENT, "malformed param: missing %s", missing);
+	if (missing != NULL) {
+		err_set(call->err, CODE_INVALID_ARGUMENT, "missing %s", missing);
+		return err_wrap(call->err, CODE_INVALID_ARGUMENT, "malformed param");
+	}
 	return CODE_OK;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SVID: signing for workloads, by an agent that may (New...), by an admin (Mint...), for a server below us
  * (contract server-api.md 4.3). Signing happens here, on the api loop: P-256 costs less than handing it over. */
+#include "api/batch.h"
 #include "api/convert.h"
 #include "api/server.h"
 #include "api/svc.h"
@@ -73,6 +74,16 @@ static void audit_new_x509(struct call *call, const Pb__NewX509SVIDParams *param
 			KV("expires_at", svid == NULL ? NULL : audit_time(call->arena, svid->expires_at)));
 }
 
+/* SPIRE's line of an item: with the entry's id once the parameters are all there. */
+static void log_refused(struct call *call, const Pb__NewX509SVIDParams *params)
+{
+	bool whole = params->entry_id[0] != '\0' && params->csr.len > 0;
+
+	call->fields = CALL_PAIRS(call, KV("entry_id", whole ? params->entry_id : NULL));
+	call_log_err(call, call->err);
+	call->fields = NULL;
+}
+
 enum code svid_new_x509(struct call *call, const void *request, void *reply)
 {
 	const Pb__BatchNewX509SVIDRequest *req = request;
@@ -93,6 +104,8 @@ enum code svid_new_x509(struct call *call, const void *request, void *reply)
 
 		if (rc == CODE_OK)
 			call->err->text[0] = '\0';
+		else
+			log_refused(call, req->params[i]);
 		result->status = status_new(call->arena, rc, call->err);
 		audit_new_x509(call, req->params[i], rc, result->svid);
 		out->results[out->n_results++] = result;
