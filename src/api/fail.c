@@ -9,7 +9,8 @@
 
 void call_log_failure(struct call *call, enum code code, const char *msg, const char *inner)
 {
-	enum log_level level = task_cancelled() ? LOG_DEBUG : LOG_ERROR; /* a client that has left is no error of ours */
+	enum log_level level =
+		task_cancelled() ? LOG_DEBUG : LOG_ERROR; /* a client that has left is no error of ours */
 	char *text;
 
 	if (!log_enabled(level))
