@@ -601,6 +601,7 @@ void grpc_accept(struct api_loop *api, int fd, struct tls_context *tls)
 		.fd = fd,
 		.tcp = tls != NULL,
 		.tls = tls,
+		.slab = api->slab,
 		.max_age_ms = tls != NULL ? MAX_AGE_MS : 0,
 		.events = &events,
 		.ctx = conn,

@@ -28,6 +28,7 @@ enum {
 	CONNECTION_WINDOW = 1 << 20,
 	STREAM_WINDOW_MAX = 1 << 20,    /* for a message that is known to be large; 64 KiB otherwise */
 	HEADERS_MAX = 16,               /* of an answer */
+	DEFLATE_TABLE = 512,            /* we index three headers */
 	KEEPALIVE_MS = 2 * 3600 * 1000, /* grpc-go's defaults */
 	KEEPALIVE_WAIT_MS = 20 * 1000,
 	DRAIN_PING_MS = 60 * 1000, /* a client that does not answer the PING */
@@ -511,10 +512,61 @@ static void set_up(void) /* what all sessions share and nothing changes */
 	nghttp2_option_set_no_auto_window_update(option, 1);
 	nghttp2_option_set_no_closed_streams(option, 1);
 	nghttp2_option_set_max_outbound_ack(option, 100);
+	nghttp2_option_set_max_deflate_dynamic_table_size(option, DEFLATE_TABLE);
 }
 
-static void begin_session(struct h2 *h2)
+/* --- memory: nghttp2's buffer for a frame comes from the slab
+ * ------------------------------------------------------------------ */
+
+static bool is_large(const struct slab *slab, size_t size)
 {
+	return size > slab_size(slab) / 2 && size <= slab_size(slab);
+}
+
+static void *mem_malloc(size_t size, void *slab)
+{
+	return is_large(slab, size) ? slab_get(slab) : malloc(size);
+}
+
+static void *mem_calloc(size_t n, size_t size, void *slab)
+{
+	(void)slab;
+	return calloc(n, size);
+}
+
+static void mem_free(void *held, void *slab)
+{
+	if (slab_has(slab, held))
+		slab_put(slab, held);
+	else
+		free(held);
+}
+
+static void *mem_realloc(void *held, size_t size, void *slab)
+{
+	void *moved;
+
+	if (held == NULL)
+		return mem_malloc(size, slab);
+	if (!slab_has(slab, held))
+		return realloc(held, size);
+	if (size <= slab_size(slab))
+		return held;
+	moved = malloc(size);
+	if (moved == NULL)
+		return NULL;
+	memcpy(moved, held, slab_size(slab));
+	slab_put(slab, held);
+	return moved;
+}
+
+/* --- the session
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+static void begin_session(struct h2 *h2, struct slab *slab)
+{
+	nghttp2_mem mem = { slab, mem_malloc, mem_free, mem_calloc, mem_realloc };
+
 	static const nghttp2_settings_entry settings[] = {
 		{ NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, LIMIT_STREAMS },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, LIMIT_HEADERS },
@@ -522,7 +574,7 @@ static void begin_session(struct h2 *h2)
 	};
 
 	pthread_once(&set_up_once, set_up);
-	if (nghttp2_session_server_new2(&h2->session, callbacks, h2, option) != 0)
+	if (nghttp2_session_server_new3(&h2->session, callbacks, h2, option, slab != NULL ? &mem : NULL) != 0)
 		abort(); /* out of memory */
 	nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, settings, sizeof settings / sizeof settings[0]);
 	nghttp2_session_set_local_window_size(h2->session, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW);
@@ -563,7 +615,7 @@ enum code h2_open(struct conn_pool *pool, const struct h2_options *options, stru
 		free(h2);
 		return rc;
 	}
-	begin_session(h2);
+	begin_session(h2, options->slab);
 	h2->settings_by_ms = conn.handshake_ms; /* from when the connection is open */
 	*out = h2;
 	if (options->tls == NULL) {

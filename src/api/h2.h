@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "net/conn.h"
+#include "net/slab.h"
 
 /* The server's side of HTTP/2 on one connection: streams, flow control, keepalive, graceful ends, and what a client may
  * not do to us. On the loop's thread; may be called from a task or from within its events. */
@@ -25,12 +26,15 @@ struct h2_events { /* to whom `ctx` (the connection's) and `user` (a stream's) b
 	void (*closed)(void *ctx, const struct err *why);
 };
 
+enum { H2_SLAB = 20 << 10 }; /* nghttp2's buffer for a frame of 16 KiB, in whole pages */
+
 struct h2_options {
 	int fd; /* taken over, also on failure */
 	bool tcp;
 	struct tls_context *tls; /* NULL: plain */
 	int64_t max_age_ms;      /* GOAWAY after so long, +-10 %; 0: never */
 	int64_t handshake_ms;    /* for TLS, and again for the client's first SETTINGS; 0: LIMIT_HANDSHAKE_MS */
+	struct slab *slab;       /* of H2_SLAB bytes, the loop's; NULL: malloc */
 	const struct h2_events *events;
 	void *ctx; /* theirs, and the peer of the TLS context's verify callback */
 };

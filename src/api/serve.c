@@ -5,6 +5,7 @@
 
 #include "api/auth.h"
 #include "api/grpc.h"
+#include "api/h2.h"
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -13,6 +14,7 @@
 #include "net/listener.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -172,6 +174,7 @@ static enum code open_loop(struct serving *serving, struct server *server, size_
 	list_init(&serving->api.conns);
 	serving->api.loop = loop_new(name);
 	serving->api.pool = conn_pool_new(serving->api.loop);
+	serving->api.slab = slab_new(H2_SLAB);
 	serving->api.trust = trust_cache_new();
 	TRY(reader_open(server->state_path, &serving->api.reader, err));
 	return tls_context_new(&tls, &serving->tls, err);
@@ -182,6 +185,7 @@ static void free_loop(struct serving *serving)
 	loop_free(serving->api.loop); /* the last calls end here */
 	tls_context_free(serving->tls);
 	conn_pool_free(serving->api.pool);
+	slab_free(serving->api.slab);
 	reader_close(serving->api.reader);
 	trust_cache_free(serving->api.trust);
 	identity_unref(serving->identity);
@@ -199,9 +203,11 @@ static void raise_descriptor_limit(void)
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* Those that we may run on: fewer than the machine has in a container or under taskset. */
 static size_t count_cores(void)
 {
-	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t set;
+	int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 
 	return n < 1 ? 1 : n > LOOPS_MAX ? LOOPS_MAX : (size_t)n;
 }

@@ -38,6 +38,7 @@ struct api_loop {
 	struct reader *reader;
 	struct trust_cache *trust; /* api/auth.c: parsed bundles */
 	struct conn_pool *pool;    /* net/conn.h */
+	struct slab *slab;         /* net/slab.h: buffers of HTTP/2 sessions */
 	struct link conns;         /* of struct grpc_conn */
 	atomic_size_t n_conns;     /* in `conns`: any thread may look */
 };

@@ -46,6 +46,7 @@ struct conn_pool {
 	struct conn *writer; /* whose `writable` runs */
 	struct buf gathered; /* its output */
 	struct buf wire;     /* TLS: what goes to the peer */
+	struct err err; /* of what is under way: too large for each stack frame */
 	uint8_t rx[RX_SIZE], plain[PLAIN_SIZE];
 };
 
@@ -69,6 +70,8 @@ struct conn {
 	bool given_up;     /* conn_close has begun */
 	struct err *why;   /* of `broken` */
 };
+
+static const struct err fine; /* the peer has closed it */
 
 /* --- the end ---------------------------------------------------------------------------------------------------------
  */
@@ -112,10 +115,8 @@ static void end(struct conn *conn, const struct err *why)
 
 static void end_errno(struct conn *conn, int number, const char *what)
 {
-	struct err err = { 0 };
-
-	err_errno(&err, CODE_UNAVAILABLE, number, what, NULL);
-	end(conn, &err);
+	err_errno(&conn->pool->err, CODE_UNAVAILABLE, number, what, NULL);
+	end(conn, &conn->pool->err);
 }
 
 /* --- polling
@@ -228,13 +229,12 @@ static void send_wire(struct conn *conn)
 static void push(struct conn *conn)
 {
 	struct buf *gathered = &conn->pool->gathered;
-	struct err err = { 0 };
 
 	if (gathered->len == 0)
 		return;
 	if (conn->tls == NULL)
 		send_or_keep(conn, gathered->data, gathered->len);
-	else if (tls_write(conn->tls, gathered->data, gathered->len, &err) == CODE_OK)
+	else if (tls_write(conn->tls, gathered->data, gathered->len, NULL) == CODE_OK)
 		send_wire(conn);
 	else
 		broke(conn, EPROTO);
@@ -320,15 +320,13 @@ bool conn_room(const struct conn *conn)
 static void on_timer(uv_timer_t *timer)
 {
 	struct conn *conn = timer->data;
-	struct err err = { 0 };
 
 	if (conn->state == OPEN) {
 		conn->events->timer(conn->ctx);
 		return;
 	}
-	if (conn->state == SHAKING)
-		err_set(&err, CODE_DEADLINE_EXCEEDED, "TLS handshake failed: it took too long");
-	end(conn, &err);
+	err_set(&conn->pool->err, CODE_DEADLINE_EXCEEDED, "TLS handshake failed: it took too long"); /* if it is that */
+	end(conn, &conn->pool->err);
 }
 
 static void after_flush(struct conn *conn)
@@ -392,18 +390,18 @@ static void refuse(struct conn *conn, const struct err *why)
 /* True once the handshake is done. */
 static bool shake(struct conn *conn)
 {
-	struct err err = { 0 };
-	enum tls_result result = tls_handshake(conn->tls, &err);
+	struct err *err = &conn->pool->err;
+	enum tls_result result = tls_handshake(conn->tls, err);
 
 	if (result == TLS_OK && !tls_alpn_agreed(conn->tls)) {
-		err_set(&err, CODE_UNAVAILABLE, "TLS handshake failed: the client does not offer the protocol (ALPN)");
-		refuse(conn, &err);
+		err_set(err, CODE_UNAVAILABLE, "TLS handshake failed: the client does not offer the protocol (ALPN)");
+		refuse(conn, err);
 		return false;
 	}
 	if (result == TLS_FAILED || result == TLS_END) {
 		if (result == TLS_END)
-			err_set(&err, CODE_UNAVAILABLE, "TLS handshake failed: the client ended it");
-		refuse(conn, &err);
+			err_set(err, CODE_UNAVAILABLE, "TLS handshake failed: the client ended it");
+		refuse(conn, err);
 		return false;
 	}
 	send_wire(conn);
@@ -418,14 +416,14 @@ static bool shake(struct conn *conn)
 static void take_tls(struct conn *conn, const uint8_t *data, size_t len)
 {
 	struct conn_pool *pool = conn->pool;
-	struct err err = { 0 };
+	struct err *err = &pool->err;
 
 	tls_input(conn->tls, data, len);
 	if (conn->state == SHAKING && !shake(conn))
 		return;
 	for (;;) {
 		size_t n = 0;
-		enum tls_result result = tls_read(conn->tls, pool->plain, sizeof pool->plain, &n, &err);
+		enum tls_result result = tls_read(conn->tls, pool->plain, sizeof pool->plain, &n, err);
 
 		if (pool->wire.len > 0) /* TLS' own answers */
 			send_wire(conn);
@@ -435,8 +433,10 @@ static void take_tls(struct conn *conn, const uint8_t *data, size_t len)
 				return;
 			continue;
 		}
-		if (result != TLS_WANT)
-			end(conn, &err);
+		if (result == TLS_END)
+			end(conn, &fine);
+		else if (result == TLS_FAILED)
+			end(conn, err);
 		return;
 	}
 }
@@ -445,7 +445,6 @@ static void on_readable(struct conn *conn)
 {
 	struct conn_pool *pool = conn->pool;
 	ssize_t n = recv(conn->fd, pool->rx, sizeof pool->rx, MSG_DONTWAIT);
-	const struct err fine = { 0 };
 
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR)
@@ -501,11 +500,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 /* --- the interface
  * ------------------------------------------------------------------------------------------------------- */
 
-static void set_tcp(int fd)
+static void set_tcp(int fd) /* TCP_NODELAY is the listener's */
 {
-	int on = 1, timeout = USER_TIMEOUT_MS;
+	int timeout = USER_TIMEOUT_MS;
 
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
 }
 

@@ -12,11 +12,13 @@
 #include "net/tls.h"
 
 #include "base/arena.h"
+#include "net/lean.h"
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,11 +43,10 @@ struct tls {
 
 OWNABLE(SSL_CTX, SSL_CTX_free)
 
-/* What Go offers: the AEADs first, then CBC for old clients. */
+/* The AEADs of Go's list: HTTP/2 forbids the others. */
 #define CIPHERS_TLS12                                                                                                  \
 	"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"                     \
-	"ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"                       \
-	"ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:ECDHE-RSA-AES256-SHA"
+	"ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 #define CIPHERS_TLS13 "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define GROUPS "X25519:P-256:P-384:P-521"
 
@@ -103,19 +104,17 @@ static long bio_ctrl(BIO *bio, int what, long number, void *arg)
 	return what == BIO_CTRL_FLUSH || what == BIO_CTRL_DUP;
 }
 
-static BIO_METHOD *bio_method(void)
-{
-	static BIO_METHOD *method; /* made by the first context, and contexts are made one after the other */
+static BIO_METHOD *method;
+static pthread_once_t method_once = PTHREAD_ONCE_INIT;
 
-	if (method == NULL) {
-		method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "bytes");
-		if (method == NULL)
-			abort(); /* out of memory */
-		BIO_meth_set_read(method, bio_read);
-		BIO_meth_set_write(method, bio_write);
-		BIO_meth_set_ctrl(method, bio_ctrl);
-	}
-	return method;
+static void make_method(void)
+{
+	method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "bytes");
+	if (method == NULL)
+		abort(); /* out of memory */
+	BIO_meth_set_read(method, bio_read);
+	BIO_meth_set_write(method, bio_write);
+	BIO_meth_set_ctrl(method, bio_ctrl);
 }
 
 /* --- OpenSSL's callbacks -------------------------------------------------------------------------------------------
@@ -129,15 +128,13 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, 
 	bool http11 = false;
 
 	(void)ssl;
-	for (unsigned at = 0; at + 1 + in[at] <= in_len; at += 1u + in[at]) {
+	for (unsigned at = 0; at < in_len; at += 1u + in[at]) { /* OpenSSL has checked the lengths */
 		if (in[at] == ours[0] && memcmp(in + at, ours, 1u + ours[0]) == 0) {
 			*out = in + at + 1;
 			*out_len = ours[0];
 			return SSL_TLSEXT_ERR_OK;
 		}
 		http11 = http11 || (in[at] == 8 && memcmp(in + at + 1, "http/1.1", 8) == 0);
-		if (at + 1 + in[at] == in_len)
-			break;
 	}
 	/* As Go: a client of HTTP/1.1 goes on without a protocol, any other mismatch is an alert. */
 	return http11 && context->options.protocol == NULL ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_ALERT_FATAL;
@@ -166,8 +163,7 @@ static enum code set_up(struct tls_context *context, struct err *err)
 	SSL_CTX *ssl = context->ssl;
 
 	SSL_CTX_set_min_proto_version(ssl, context->options.only_tls13 ? TLS1_3_VERSION : TLS1_2_VERSION);
-	SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-					 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_CIPHER_SERVER_PREFERENCE);
 	SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ssl, 0);
@@ -202,10 +198,11 @@ enum code tls_context_new(const struct tls_options *options, struct tls_context 
 {
 	OWN_STRUCT(tls_context) context = xcalloc(1, sizeof *context);
 
-	bio_method();
+	pthread_once(&method_once, make_method);
 	context->options = *options;
 	name_protocol(context);
-	context->ssl = SSL_CTX_new(options->client ? TLS_client_method() : TLS_server_method());
+	context->ssl =
+		SSL_CTX_new_ex(lean_context(), NULL, options->client ? TLS_client_method() : TLS_server_method());
 	if (context->ssl == NULL)
 		return tls_err(err, CODE_INTERNAL, "cannot set up TLS");
 	TRY(set_up(context, err));
@@ -256,7 +253,7 @@ enum code tls_new(struct tls_context *context, void *peer, struct buf *wire, str
 	tls->peer = peer;
 	tls->wire = wire;
 	tls->ssl = SSL_new(context->ssl);
-	bio = BIO_new(bio_method());
+	bio = BIO_new(method);
 	if (tls->ssl == NULL || bio == NULL)
 		abort(); /* out of memory */
 	BIO_set_data(bio, tls);
