@@ -132,7 +132,7 @@ enum code call_recv(struct call *call, const ProtobufCMessageDescriptor *type, v
 	bool end;
 	enum code rc;
 
-	TRY(stream_recv(call->stream, call->deadline_ms, &message, &end, call->err));
+	TRY(grpc_recv(call->stream, call->deadline_ms, &message, &end, call->err));
 	if (end) {
 		*out = NULL;
 		return CODE_OK;
@@ -140,7 +140,7 @@ enum code call_recv(struct call *call, const ProtobufCMessageDescriptor *type, v
 	rc = pb_parse(type, message, call->arena, out, call->err);
 	if (rc != CODE_OK) {
 		err_wrap(call->err, rc, "grpc: failed to unmarshal the received message");
-		stream_fail(call->stream, call->err);
+		grpc_fail(call->stream, call->err);
 	}
 	return rc;
 }
@@ -155,7 +155,7 @@ enum code call_send(struct call *call, const void *message)
 
 enum code call_send_raw(struct call *call, const struct buf *message)
 {
-	return stream_send(call->stream, (struct span){ message->data, message->len }, call->deadline_ms, call->err);
+	return grpc_send(call->stream, (struct span){ message->data, message->len }, call->deadline_ms, call->err);
 }
 
 struct buf *call_reply_raw(struct call *call)

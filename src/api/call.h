@@ -40,7 +40,7 @@ struct caller {
 struct api_loop; /* one of the loops that serve: its reader, its caches */
 struct route;
 struct server;
-struct stream;
+struct grpc_stream;
 
 struct call {
 	struct server *server;
@@ -60,7 +60,7 @@ struct call {
 	bool logged;           /* the failure in `err` has its line in the log already */
 	struct log_pair *audit; /* fields of the call's own record */
 	size_t n_audit;
-	struct stream *stream; /* api/grpc.c's */
+	struct grpc_stream *stream; /* api/grpc.c's */
 };
 
 int64_t call_now_s(const struct call *call); /* wall clock */

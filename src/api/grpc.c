@@ -5,7 +5,7 @@
  *     |                                          ^
  *     +-- stream route: start ------+            |
  *     +-- unary: a whole message ---+--> task: call_serve --> answer --> gone
- *                                        ^    stream_recv, stream_send wait for data(), sent()
+ *                                        ^    grpc_recv, grpc_send wait for data(), sent()
  *                     gone: cancels it --+
  *
  * A stream is freed when both its task and its HTTP/2 stream are gone. A connection is counted by its streams: callers
@@ -50,7 +50,7 @@ struct message_in {
 	struct buf bytes;
 };
 
-struct stream {
+struct grpc_stream {
 	struct grpc_conn *conn;
 	struct h2_stream *h2; /* NULL: gone */
 	struct arena *arena;  /* NULL: the call is over */
@@ -63,7 +63,7 @@ struct stream {
 	size_t charged;      /* of conn->inbox */
 	struct link queue;   /* whole messages of a streaming call */
 	size_t queued, held; /* bytes of them; bytes of window kept back */
-	struct buf current;  /* what stream_recv answered last, or the unary request */
+	struct buf current;  /* what grpc_recv answered last, or the unary request */
 	bool ended;          /* the client has half-closed */
 	struct err *broken;  /* what comes after the queue: a frame that was none */
 	struct wait readable;
@@ -177,20 +177,20 @@ void grpc_abort_all(struct api_loop *api)
 /* --- the end of a stream
  * ----------------------------------------------------------------------------------------------------------- */
 
-static void charge(struct stream *stream, size_t n)
+static void charge(struct grpc_stream *stream, size_t n)
 {
 	stream->charged += n;
 	stream->conn->inbox += n;
 }
 
-static void discharge(struct stream *stream, size_t n)
+static void discharge(struct grpc_stream *stream, size_t n)
 {
 	stream->charged -= n;
 	stream->conn->inbox -= n;
 }
 
 /* What the client sent is of no use any more. */
-static void drop_input(struct stream *stream)
+static void drop_input(struct grpc_stream *stream)
 {
 	while (!list_empty(&stream->queue)) {
 		struct message_in *message = LIST_ITEM(stream->queue.next, struct message_in, link);
@@ -205,7 +205,7 @@ static void drop_input(struct stream *stream)
 	stream->queued = 0;
 }
 
-static void free_if_over(struct stream *stream)
+static void free_if_over(struct grpc_stream *stream)
 {
 	if (stream->h2 != NULL || stream->task != NULL)
 		return;
@@ -222,7 +222,7 @@ static void free_if_over(struct stream *stream)
  * ------------------------------------------------------------------------------------------------------------------------
  */
 
-static void respond(struct stream *stream, const char *status, const struct header *trailers_only)
+static void respond(struct grpc_stream *stream, const char *status, const struct header *trailers_only)
 {
 	const struct header type = { (struct header *)trailers_only, "content-type", stream->content_type };
 	const struct header first = { (struct header *)&type, ":status", status };
@@ -233,14 +233,14 @@ static void respond(struct stream *stream, const char *status, const struct head
 
 /* The status, after an answer or instead of one. Texts come from the stream's arena, which lives until the caller is
  * done. */
-static void answer(struct stream *stream, const char *http_status, enum code code, const struct err *err)
+static void answer(struct grpc_stream *stream, const char *http_status, enum code code, const struct err *err)
 {
 	const struct header *more = stream->call != NULL ? stream->call->trailers : NULL;
 	const struct header *trailers = frame_status(code, err, more, stream->arena);
 	uint8_t head[FRAME_HEAD];
 
 	if (stream->done)
-		return; /* stream_fail was first */
+		return; /* grpc_fail was first */
 	stream->done = true;
 	if (stream->h2 == NULL)
 		return; /* nobody listens */
@@ -259,7 +259,7 @@ static void answer(struct stream *stream, const char *http_status, enum code cod
 	drop_input(stream);
 }
 
-static void refuse(struct stream *stream, const char *http_status, const struct err *err)
+static void refuse(struct grpc_stream *stream, const char *http_status, const struct err *err)
 {
 	answer(stream, http_status, err->code, err);
 }
@@ -270,7 +270,7 @@ static void refuse(struct stream *stream, const char *http_status, const struct 
 
 static void run(void *arg)
 {
-	struct stream *stream = arg;
+	struct grpc_stream *stream = arg;
 	struct call *call = stream->call;
 	enum code rc;
 
@@ -289,7 +289,7 @@ static void run(void *arg)
 	free_if_over(stream);
 }
 
-static void start(struct stream *stream)
+static void start(struct grpc_stream *stream)
 {
 	const struct err full = { .code = CODE_RESOURCE_EXHAUSTED, .text = "the server has too many calls in flight" };
 
@@ -306,7 +306,7 @@ static void start(struct stream *stream)
 static void start_held_off(struct grpc_conn *conn)
 {
 	while (!list_empty(&conn->held_off) && h2_backlog(conn->h2) <= LIMIT_BACKLOG) {
-		struct stream *stream = LIST_ITEM(conn->held_off.next, struct stream, held_off);
+		struct grpc_stream *stream = LIST_ITEM(conn->held_off.next, struct grpc_stream, held_off);
 
 		list_remove(&stream->held_off);
 		start(stream);
@@ -326,7 +326,7 @@ static int64_t deadline_of(int64_t timeout_ns)
 	return now + timeout_ns / 1000000;
 }
 
-static struct call *new_call(struct stream *stream, const struct route *route, const struct frame_request *request,
+static struct call *new_call(struct grpc_stream *stream, const struct route *route, const struct frame_request *request,
 			     struct header *headers)
 {
 	struct grpc_conn *conn = stream->conn;
@@ -348,7 +348,7 @@ static struct call *new_call(struct stream *stream, const struct route *route, c
 	return call;
 }
 
-static void begin_call(struct stream *stream, struct header *headers)
+static void begin_call(struct grpc_stream *stream, struct header *headers)
 {
 	struct frame_request request;
 	const struct route *route;
@@ -382,7 +382,7 @@ static void begin_call(struct stream *stream, struct header *headers)
 
 static void *on_begin(void *ctx, struct h2_stream *h2, struct arena *arena, struct header *headers)
 {
-	struct stream *stream = xcalloc(1, sizeof *stream);
+	struct grpc_stream *stream = xcalloc(1, sizeof *stream);
 
 	stream->conn = ctx;
 	stream->conn->refs++;
@@ -396,7 +396,7 @@ static void *on_begin(void *ctx, struct h2_stream *h2, struct arena *arena, stru
 
 /* Input that is no gRPC: a unary call that has not begun ends with it, a streaming one reads it after what came before.
  */
-static void broke(struct stream *stream, const struct err *err)
+static void broke(struct grpc_stream *stream, const struct err *err)
 {
 	if (!stream->started) {
 		refuse(stream, "200", err);
@@ -406,7 +406,7 @@ static void broke(struct stream *stream, const struct err *err)
 	wait_done(&stream->readable);
 }
 
-static void took_message(struct stream *stream)
+static void took_message(struct grpc_stream *stream)
 {
 	struct buf *bytes = &stream->reader.message;
 	struct message_in *message;
@@ -427,7 +427,7 @@ static void took_message(struct stream *stream)
 }
 
 /* A client may send again what memory has room for: at once, unless a streaming call's handler is behind. */
-static void credit(struct stream *stream, size_t n)
+static void credit(struct grpc_stream *stream, size_t n)
 {
 	stream->held += n;
 	if (stream->queued <= QUEUE_HIGH && stream->h2 != NULL && stream->held > 0) {
@@ -436,7 +436,7 @@ static void credit(struct stream *stream, size_t n)
 	}
 }
 
-static bool wants_input(const struct stream *stream)
+static bool wants_input(const struct grpc_stream *stream)
 {
 	if (stream->done || stream->broken != NULL || stream->call == NULL)
 		return false;
@@ -447,7 +447,7 @@ static void on_data(void *user, const uint8_t *data, size_t len)
 {
 	const struct err full = { .code = CODE_RESOURCE_EXHAUSTED,
 				  .text = "too many bytes of requests wait on this connection" };
-	struct stream *stream = user;
+	struct grpc_stream *stream = user;
 	const uint8_t *at = data, *end = data + len;
 	struct err err = { 0 };
 	bool whole = false;
@@ -476,7 +476,7 @@ static void on_data(void *user, const uint8_t *data, size_t len)
 
 static void on_end(void *user)
 {
-	struct stream *stream = user;
+	struct grpc_stream *stream = user;
 	bool partial = stream->reader.n_head > 0;
 	struct err err = { 0 };
 
@@ -496,7 +496,7 @@ static void on_end(void *user)
 
 static void on_sent(void *user)
 {
-	struct stream *stream = user;
+	struct grpc_stream *stream = user;
 
 	if (h2_queued(stream->h2) <= LIMIT_OUTBOX / 2)
 		wait_done(&stream->writable);
@@ -506,7 +506,7 @@ static void on_sent(void *user)
 
 static void on_gone(void *user)
 {
-	struct stream *stream = user;
+	struct grpc_stream *stream = user;
 
 	stream->h2 = NULL;
 	if (stream->task != NULL && !stream->done)
@@ -518,7 +518,7 @@ static void on_gone(void *user)
  * ------------------------------------------------------------------------------------------------------------------------
  */
 
-static enum code await(struct stream *stream, struct wait *wait, int64_t deadline_ms, struct err *err)
+static enum code await(struct grpc_stream *stream, struct wait *wait, int64_t deadline_ms, struct err *err)
 {
 	enum code rc;
 
@@ -531,7 +531,7 @@ static enum code await(struct stream *stream, struct wait *wait, int64_t deadlin
 	return err_set(err, rc, rc == CODE_CANCELLED ? "context canceled" : "context deadline exceeded");
 }
 
-enum code stream_recv(struct stream *stream, int64_t deadline_ms, struct span *out, bool *end, struct err *err)
+enum code grpc_recv(struct grpc_stream *stream, int64_t deadline_ms, struct span *out, bool *end, struct err *err)
 {
 	struct message_in *message;
 
@@ -540,7 +540,7 @@ enum code stream_recv(struct stream *stream, int64_t deadline_ms, struct span *o
 	while (list_empty(&stream->queue)) {
 		if (stream->broken != NULL) {
 			*err = *stream->broken;
-			stream_fail(stream, err);
+			grpc_fail(stream, err);
 			return err->code;
 		}
 		*end = stream->ended;
@@ -559,12 +559,12 @@ enum code stream_recv(struct stream *stream, int64_t deadline_ms, struct span *o
 	return CODE_OK;
 }
 
-void stream_fail(struct stream *stream, const struct err *err)
+void grpc_fail(struct grpc_stream *stream, const struct err *err)
 {
 	answer(stream, "200", err->code, err);
 }
 
-enum code stream_send(struct stream *stream, struct span message, int64_t deadline_ms, struct err *err)
+enum code grpc_send(struct grpc_stream *stream, struct span message, int64_t deadline_ms, struct err *err)
 {
 	struct buf copy = { 0 };
 	uint8_t head[FRAME_HEAD];

@@ -29,17 +29,17 @@ enum code grpc_verify_client(void *peer, X509 *leaf, STACK_OF(X509) * chain, str
 /* --- the transport of one call, for its task
  * ---------------------------------------------------------------------------------- */
 
-struct stream;
+struct grpc_stream;
 
-/* The next message of the client, valid until the next stream_recv; *end: it has half-closed, there is none. Texts and
+/* The next message of the client, valid until the next grpc_recv; *end: it has half-closed, there is none. Texts and
  * codes are grpc-go's. CANCELLED: the client has gone. */
-enum code stream_recv(struct stream *stream, int64_t deadline_ms, struct span *out, bool *end, struct err *err);
+enum code grpc_recv(struct grpc_stream *stream, int64_t deadline_ms, struct span *out, bool *end, struct err *err);
 
-/* What the client sent is no message: that is its status, whatever the handler makes of it (as grpc-go). stream_recv does the same
+/* What the client sent is no message: that is its status, whatever the handler makes of it (as grpc-go). grpc_recv does the same
  * for frames. */
-void stream_fail(struct stream *stream, const struct err *err);
+void grpc_fail(struct grpc_stream *stream, const struct err *err);
 
 /* Queues a copy of a message, and waits while more than LIMIT_OUTBOX is queued. */
-enum code stream_send(struct stream *stream, struct span message, int64_t deadline_ms, struct err *err);
+enum code grpc_send(struct grpc_stream *stream, struct span message, int64_t deadline_ms, struct err *err);
 
 #endif
