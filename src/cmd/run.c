@@ -104,7 +104,12 @@ static enum code open_x509pop(struct run *run)
 static enum code open_state(struct run *run)
 {
 	struct server *server = &run->server;
-	const struct replica_options options = { .state_path = server->state_path, .trust_domain = server->td };
+	const struct replica_options options = {
+		.state_path = server->state_path,
+		.trust_domain = server->td,
+		.raft_dir = arena_printf(run->arena, "%s/raft", run->config.data_dir),
+		.node_id = server->node,
+	};
 
 	return replica_start(&options, &server->replica, &run->err);
 }

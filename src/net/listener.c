@@ -160,7 +160,7 @@ enum code listener_tcp(struct loop *loop, const char *address, int port, struct 
 	struct listener *l;
 	char service[16], text[256];
 	enum code rc;
-	int fd, failure;
+	int fd = -1, failure;
 
 	snprintf(service, sizeof service, "%d", port);
 	snprintf(text, sizeof text, strchr(address, ':') != NULL ? "[%.200s]:%d" : "%.200s:%d", address, port);

@@ -177,7 +177,7 @@ enum code join_token_decode(const char *text, struct arena *arena, struct join_t
 {
 	OWN_BUF bytes = { 0 };
 	const Pb__ClusterToken *message;
-	struct span inner;
+	struct span inner = { 0 };
 	uint8_t digest[32];
 
 	TRY(strip(text, &inner, err));

@@ -24,6 +24,7 @@ struct proposal {
 	bool done;         /* under the replica's lock */
 	_Atomic int refs;
 	struct link link; /* in the replica's queue until the last command is taken */
+	struct err failed; /* code not OK: it came to nothing, or nobody knows */
 	struct buf commands, outcomes;
 	struct piece *pieces;
 	size_t n, taken, ended;

@@ -85,6 +85,8 @@ static enum code give_up(struct replica *replica, struct proposal *proposal, enu
 
 static enum code collect(const struct proposal *proposal, struct arena *arena, Pb__Outcome **outs, struct err *err)
 {
+	if (proposal->failed.code != CODE_OK)
+		return err_set(err, proposal->failed.code, "%s", proposal->failed.text);
 	for (size_t i = 0; i < proposal->n; i++) {
 		const struct piece *piece = &proposal->pieces[i];
 		struct span bytes = { proposal->outcomes.data + piece->out_at, piece->out_len };

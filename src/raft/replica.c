@@ -1,103 +1,88 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The thread that owns the store. It goes round: take what waits (one batch), apply it (one transaction, one fsync),
- * hand the outcomes back. A batch is closed at LIMIT_BATCH_BYTES or LIMIT_BATCH_COMMANDS; the rest of a proposal goes
- * into the next one.
- *
- *   proposal: queued --take--> in a batch --apply--> ended --message--> its loop's task
- *             queued --withdraw--> gone
- *
- * A second thread checkpoints. It copies beside the writer; when the WAL has grown long all the same, it asks the
- * writer to stand still for the last few frames, so that the WAL can start over. */
-#include "raft/proposal.h"
+/* The raft loop: drives the core, writes what it wants written, hands committed entries to the apply thread. Every entry point
+ * ticks the core first (R21); before the loop sleeps it flushes reads, packs and dispatches what was proposed, and sets its timer. */
+#include "raft/replica_inside.h"
 
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
-#include "store/codec.h"
-#include "store/store.h"
+#include "base/rand.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <signal.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum {
-	CHECKPOINT_STEP = 4096,    /* frames since the last one (16 MiB) */
-	WAL_LONG = 16384,          /* frames from which on the writer stands still for the end of a checkpoint */
-	CLOCK_BACK_MS = 60 * 1000, /* V13: a clock that was ahead by more is set back */
-};
+enum { ELECTION_MS = 300, STOP_MS = 5000, FOUNDER = 1 };
 
-struct batch {
-	struct arena *arena;
-	size_t n;
-	struct store_item items[LIMIT_BATCH_COMMANDS];
-	struct proposal *owners[LIMIT_BATCH_COMMANDS];
-	struct piece *pieces[LIMIT_BATCH_COMMANDS];
-};
-
-struct replica {
-	struct store *store; /* the apply thread's */
-	struct checkpointer *checkpointer;
-	struct batch batch;
-	pthread_t apply_thread, checkpoint_thread;
-
-	pthread_mutex_t lock; /* what follows */
-	pthread_cond_t work;  /* to the apply thread: the queue, stopping, an exclusive checkpoint ended */
-	pthread_cond_t news;  /* to the others: a proposal done, the apply thread idle, a checkpoint due */
-	struct link queue;
-	size_t queue_bytes;
-	bool stopping, applying, apply_ended;
-	bool checkpoint_due, exclusive_wanted;
-	uint32_t checkpointed_at; /* frames of the WAL at the last checkpoint */
-	struct replica_status status;
-};
-
-static __attribute__((noreturn)) void fail(const char *msg, const struct err *err)
+void replica_fail(const char *msg, const struct err *err)
 {
 	log_fatal(msg, KV("error", err->text));
 }
 
-enum code replica_enqueue(struct replica *replica, struct proposal *proposal, struct err *err)
+/* --- proposals come in: from any thread --- */
+
+static void kicked(struct message *message)
+{
+	struct replica *r = LIST_ITEM(message, struct replica, kick);
+
+	pthread_mutex_lock(&r->lock);
+	r->kicked = false;
+	pthread_mutex_unlock(&r->lock);
+	replica_tick(r);
+}
+
+/* Under the lock: the raft loop will come round. */
+static void kick(struct replica *r)
+{
+	if (r->kicked)
+		return;
+	r->kicked = true;
+	loop_post(r->loop, &r->kick);
+}
+
+enum code replica_enqueue(struct replica *r, struct proposal *proposal, struct err *err)
 {
 	enum code rc = CODE_OK;
 
-	pthread_mutex_lock(&replica->lock);
-	if (replica->stopping) {
+	pthread_mutex_lock(&r->lock);
+	if (r->closing) {
 		rc = err_set(err, CODE_UNAVAILABLE, "the server is stopping: nothing was changed");
-	} else if (replica->queue_bytes + proposal->commands.len > LIMIT_QUEUE_BYTES) {
+	} else if (r->proposals_bytes + proposal->commands.len > LIMIT_QUEUE_BYTES) {
 		rc = err_set(err, CODE_UNAVAILABLE, "too many changes are waiting (%zu bytes): nothing was changed",
-			     replica->queue_bytes);
+			     r->proposals_bytes);
 	} else {
-		list_push(&replica->queue, &proposal_ref(proposal)->link);
-		replica->queue_bytes += proposal->commands.len;
-		pthread_cond_signal(&replica->work);
+		list_push(&r->proposals, &proposal_ref(proposal)->link);
+		r->proposals_bytes += proposal->commands.len;
+		kick(r);
 	}
-	pthread_mutex_unlock(&replica->lock);
+	pthread_mutex_unlock(&r->lock);
 	return rc;
 }
 
-bool replica_withdraw(struct replica *replica, struct proposal *proposal)
+bool replica_withdraw(struct replica *r, struct proposal *proposal)
 {
 	bool waiting;
 
-	pthread_mutex_lock(&replica->lock);
+	pthread_mutex_lock(&r->lock);
 	waiting = !list_empty(&proposal->link) && proposal->taken == 0;
 	if (waiting) {
 		list_remove(&proposal->link);
-		replica->queue_bytes -= proposal->commands.len;
+		r->proposals_bytes -= proposal->commands.len;
 	}
-	pthread_mutex_unlock(&replica->lock);
+	pthread_mutex_unlock(&r->lock);
 	if (waiting)
 		proposal_unref(proposal);
 	return waiting;
 }
 
-enum code replica_wait_thread(struct replica *replica, struct proposal *proposal, int64_t deadline_ms)
+enum code replica_wait_thread(struct replica *r, struct proposal *proposal, int64_t deadline_ms)
 {
 	bool done;
 
-	pthread_mutex_lock(&replica->lock);
+	pthread_mutex_lock(&r->lock);
 	while (!proposal->done) {
 		int64_t left_ms = deadline_ms == INT64_MAX ? 1000 : deadline_ms - clock_mono_ms();
 		struct timespec until;
@@ -113,282 +98,455 @@ enum code replica_wait_thread(struct replica *replica, struct proposal *proposal
 			until.tv_nsec -= 1000000000;
 			until.tv_sec++;
 		}
-		pthread_cond_timedwait(&replica->news, &replica->lock, &until);
+		pthread_cond_timedwait(&r->news, &r->lock, &until);
 	}
 	done = proposal->done;
-	pthread_mutex_unlock(&replica->lock);
+	pthread_mutex_unlock(&r->lock);
 	return done ? CODE_OK : CODE_DEADLINE_EXCEEDED;
 }
 
-static void delivered(struct message *message)
-{
-	struct proposal *proposal = LIST_ITEM(message, struct proposal, message);
+/* --- what the core wants --- */
 
-	wait_done(&proposal->wait);
-	proposal_unref(proposal);
+static void io_vote(void *ctx, uint64_t term, uint64_t voted_for)
+{
+	vote_write(((struct replica *)ctx)->vote, term, voted_for);
 }
 
-/* Under the lock. The replica's reference goes with the message. */
-static void hand_back(struct replica *replica, struct proposal *proposal)
+struct log_write {
+	struct wal_write wal; /* first: `done` is its first */
+	struct replica *replica;
+	bool counted; /* the core hears of its end */
+	struct entry *entries[];
+};
+
+static void log_written(struct message *message)
 {
-	proposal->done = true;
-	if (proposal->home != NULL) {
-		proposal->message.deliver = delivered;
-		loop_post(proposal->home, &proposal->message);
+	struct log_write *write = (struct log_write *)message;
+	struct replica *r = write->replica;
+	bool counted = write->counted;
+
+	for (size_t i = 0; i < write->wal.n; i++)
+		entry_unref(write->entries[i]);
+	free(write);
+	if (!counted || r->core == NULL)
 		return;
-	}
-	pthread_cond_broadcast(&replica->news);
-	proposal_unref(proposal);
+	replica_tick(r);
+	core_stored(r->core);
 }
 
-/* Under the lock: the next batch from the head of the queue. */
-static void take(struct replica *replica)
+static struct log_write *new_write(struct replica *r, uint64_t first, struct entry *const *entries, size_t n)
 {
-	struct batch *batch = &replica->batch;
-	size_t bytes = 0;
+	struct log_write *write = xcalloc(1, sizeof *write + n * sizeof *write->entries);
 
-	batch->n = 0;
-	while (!list_empty(&replica->queue) && batch->n < LIMIT_BATCH_COMMANDS) {
-		struct proposal *proposal = LIST_ITEM(replica->queue.next, struct proposal, link);
-		struct piece *piece = &proposal->pieces[proposal->taken];
-
-		if (batch->n > 0 && bytes + piece->len > LIMIT_BATCH_BYTES)
-			return;
-		batch->owners[batch->n] = proposal;
-		batch->pieces[batch->n++] = piece;
-		bytes += piece->len;
-		if (++proposal->taken < proposal->n)
-			continue;
-		list_remove(&proposal->link);
-		replica->queue_bytes -= proposal->commands.len;
-	}
+	write->replica = r;
+	write->wal.done.deliver = log_written;
+	write->wal.first = first;
+	write->wal.entries = write->entries;
+	write->wal.n = n;
+	for (size_t i = 0; i < n; i++)
+		write->entries[i] = entry_ref(entries[i]);
+	return write;
 }
 
-static void decode(struct batch *batch)
+static void io_write(void *ctx, uint64_t first, struct entry *const *entries, size_t n)
 {
-	for (size_t i = 0; i < batch->n; i++) {
-		const struct piece *piece = batch->pieces[i];
-		struct span bytes = { batch->owners[i]->commands.data + piece->at, piece->len };
+	struct replica *r = ctx;
+	struct log_write *write = new_write(r, first, entries, n);
 
-		batch->items[i].command = message_unpack(&pb__command__descriptor, bytes, batch->arena);
-		assert(batch->items[i].command != NULL); /* we have encoded it ourselves */
-	}
+	write->counted = true;
+	wal_write(r->wal, &write->wal);
 }
 
-static int64_t next_stamp(const struct store *store)
+static void io_log_reset(void *ctx, uint64_t next)
 {
-	int64_t now = clock_wall_ms(), last = store_stamp_ms(store);
+	struct replica *r = ctx;
+	struct log_write *write = new_write(r, 0, NULL, 0);
 
-	if (now >= last)
-		return now;
-	if (last - now <= CLOCK_BACK_MS)
-		return last;
-	log_warn("Clock was ahead and has been set back", KV_NUM("by_seconds", (last - now) / 1000));
-	return now;
+	wal_reset(r->wal, &write->wal, next - 1, core_term_of(r->core, next - 1));
 }
 
-static void apply(struct replica *replica)
+/* One voter has nobody to talk to. */
+static bool io_send(void *ctx __attribute__((unused)), uint64_t to __attribute__((unused)),
+		    const struct peer_message *message __attribute__((unused)))
 {
-	struct batch *batch = &replica->batch;
-	struct err err = { 0 };
-
-	batch->arena = arena_new();
-	decode(batch);
-	if (store_apply(replica->store, store_applied(replica->store) + 1, next_stamp(replica->store), batch->items,
-			batch->n, batch->arena, &err) != CODE_OK)
-		fail("State cannot be written, this server stops", &err);
-	for (size_t i = 0; i < batch->n; i++) {
-		struct buf *out = &batch->owners[i]->outcomes;
-
-		batch->pieces[i]->out_at = out->len;
-		message_pack(batch->items[i].outcome, out);
-		batch->pieces[i]->out_len = out->len - batch->pieces[i]->out_at;
-	}
-	arena_free(batch->arena);
+	return false;
 }
 
-/* Under the lock. */
-static void note(struct replica *replica)
+static size_t io_queued(void *ctx __attribute__((unused)), uint64_t to __attribute__((unused)))
 {
-	const struct store *store = replica->store;
-	uint32_t frames = store_wal_frames(store);
+	return 0;
+}
 
-	replica->status.applied = store_applied(store);
-	replica->status.stamp_ms = store_stamp_ms(store);
-	store_digest(store, replica->status.digest);
-	replica->status.wal_frames = frames;
-	if (frames < replica->checkpointed_at)
-		replica->checkpointed_at = 0; /* the WAL has started over */
-	if (frames < replica->checkpointed_at + CHECKPOINT_STEP || replica->checkpoint_due)
+static void io_read_log(void *ctx __attribute__((unused)), uint64_t peer __attribute__((unused)),
+			uint64_t first __attribute__((unused)), size_t max_bytes __attribute__((unused)))
+{
+}
+
+static void io_apply(void *ctx, struct entry *const *entries, size_t n)
+{
+	pipeline_push(ctx, entries, n);
+}
+
+static void io_fate(void *ctx, struct core_submission *submission, enum core_fate fate)
+{
+	submission_fate(ctx, submission, fate);
+}
+
+static void io_role(void *ctx, const struct core_role *role)
+{
+	struct replica *r = ctx;
+
+	if (role->term != r->role.term || role->leader != r->role.leader)
+		parcels_again(r);
+	r->role = *role;
+}
+
+static void io_conf(void *ctx __attribute__((unused)), uint64_t index __attribute__((unused)),
+		    const struct conf *conf __attribute__((unused)), bool committed __attribute__((unused)))
+{
+}
+
+static void io_copy_wanted(void *ctx __attribute__((unused)), uint64_t peer __attribute__((unused)),
+			   uint64_t at_least __attribute__((unused)))
+{
+}
+
+static bool io_copy_ready(void *ctx __attribute__((unused)), const struct core_triple *state __attribute__((unused)))
+{
+	return false;
+}
+
+static void io_install(void *ctx __attribute__((unused)), const struct core_triple *state __attribute__((unused)))
+{
+}
+
+__attribute__((noreturn)) static void io_fatal(void *ctx __attribute__((unused)), const char *why)
+{
+	log_fatal("Consensus is broken, this server stops", KV("error", why));
+}
+
+static const struct core_io io = {
+	.vote = io_vote,
+	.write = io_write,
+	.log_reset = io_log_reset,
+	.send = io_send,
+	.queued = io_queued,
+	.read_log = io_read_log,
+	.apply = io_apply,
+	.fate = io_fate,
+	.role = io_role,
+	.conf = io_conf,
+	.copy_wanted = io_copy_wanted,
+	.copy_ready = io_copy_ready,
+	.install = io_install,
+	.fatal = io_fatal,
+};
+
+/* --- the loop's turns --- */
+
+void replica_tick(struct replica *r)
+{
+	int64_t now_ms = clock_mono_ms();
+
+	if (r->core == NULL || now_ms == r->ticked_ms)
 		return;
-	replica->checkpointed_at = frames;
-	replica->checkpoint_due = true;
-	pthread_cond_broadcast(&replica->news);
+	r->ticked_ms = now_ms;
+	core_tick(r->core, now_ms);
 }
 
-/* Under the lock. */
-static void finish(struct replica *replica)
+static void on_timer(uv_timer_t *timer)
 {
-	struct batch *batch = &replica->batch;
-
-	note(replica);
-	replica->status.batches++;
-	replica->status.commands += batch->n;
-	for (size_t i = 0; i < batch->n; i++)
-		if (++batch->owners[i]->ended == batch->owners[i]->n)
-			hand_back(replica, batch->owners[i]);
+	replica_tick(timer->data);
 }
 
-static void *apply_main(void *arg)
+/* Before the loop sleeps: everything that came in this turn goes on its way together. */
+static void on_before_poll(uv_prepare_t *prepare)
 {
-	struct replica *replica = arg;
+	struct replica *r = prepare->data;
+	int64_t deadline_ms, now_ms;
 
-	pthread_setname_np(pthread_self(), "replica");
-	pthread_mutex_lock(&replica->lock);
-	for (;;) {
-		while (replica->exclusive_wanted || (list_empty(&replica->queue) && !replica->stopping))
-			pthread_cond_wait(&replica->work, &replica->lock);
-		if (list_empty(&replica->queue))
-			break;
-		take(replica);
-		replica->applying = true;
-		pthread_mutex_unlock(&replica->lock);
-		apply(replica);
-		pthread_mutex_lock(&replica->lock);
-		replica->applying = false;
-		finish(replica);
-		if (replica->exclusive_wanted)
-			pthread_cond_broadcast(&replica->news);
-	}
-	replica->apply_ended = true;
-	pthread_cond_broadcast(&replica->news);
-	pthread_mutex_unlock(&replica->lock);
-	return NULL;
+	if (r->core == NULL)
+		return;
+	replica_tick(r);
+	parcels_pack(r);
+	parcels_dispatch(r);
+	core_flush(r->core);
+	parcels_expire(r);
+	now_ms = clock_mono_ms();
+	deadline_ms = core_deadline(r->core);
+	if (parcels_deadline(r) < deadline_ms)
+		deadline_ms = parcels_deadline(r);
+	uv_update_time(loop_uv(r->loop));
+	uv_timer_start(&r->timer, on_timer, deadline_ms > now_ms ? (uint64_t)(deadline_ms - now_ms) : 0, 0);
 }
 
-static uint32_t checkpoint(struct replica *replica, bool exclusive)
-{
-	struct err err = { 0 };
-	uint32_t left = 0;
+/* --- starting: the parts, then the core on its loop --- */
 
-	if (checkpointer_run(replica->checkpointer, exclusive, &left, &err) != CODE_OK)
-		fail("State cannot be written, this server stops", &err);
-	return left;
+static enum code found_entry(void *ctx, struct entry *entry, struct err *err __attribute__((unused)))
+{
+	struct replica *r = ctx;
+
+	if (r->n_recovered == r->cap_recovered)
+		r->recovered_entries = xrealloc(r->recovered_entries, (r->cap_recovered = 2 * r->cap_recovered + 256) *
+									      sizeof *r->recovered_entries);
+	r->recovered_entries[r->n_recovered++] = entry_ref(entry);
+	return CODE_OK;
 }
 
-/* Under the lock, which it gives up meanwhile. */
-static void checkpoint_exclusive(struct replica *replica)
+static enum code open_log(struct replica *r, bool is_new, struct err *err)
 {
-	replica->exclusive_wanted = true;
-	while (replica->applying)
-		pthread_cond_wait(&replica->news, &replica->lock);
-	pthread_mutex_unlock(&replica->lock);
-	checkpoint(replica, true);
-	pthread_mutex_lock(&replica->lock);
-	replica->exclusive_wanted = false;
-	pthread_cond_signal(&replica->work);
+	OWN_STRUCT(arena) arena = arena_new();
+	const struct wal_options options = {
+		.dir = arena_printf(arena, "%s/log", r->raft_dir), .owner = r->node_id, .make = is_new, .loop = r->loop
+	};
+	const struct wal_visitor visitor = { found_entry, r };
+
+	if (is_new && mkdir(r->raft_dir, 0700) != 0 && errno != EEXIST)
+		return err_errno(err, CODE_INTERNAL, errno, "mkdir", r->raft_dir);
+	TRY(wal_open(&options, &visitor, &r->wal, err));
+	return vote_open(arena_printf(arena, "%s/vote", r->raft_dir), r->node_id, is_new, &r->vote, &r->vote_state, err);
 }
 
-static void *checkpoint_main(void *arg)
+static enum code open_all(struct replica *r, struct err *err)
 {
-	struct replica *replica = arg;
+	struct stat st;
+	char vote[4096];
 
-	pthread_setname_np(pthread_self(), "checkpoint");
-	pthread_mutex_lock(&replica->lock);
-	while (!replica->apply_ended) {
-		if (!replica->checkpoint_due) {
-			pthread_cond_wait(&replica->news, &replica->lock);
-			continue;
-		}
-		pthread_mutex_unlock(&replica->lock);
-		checkpoint(replica, false);
-		pthread_mutex_lock(&replica->lock);
-		if (replica->status.wal_frames >= WAL_LONG)
-			checkpoint_exclusive(replica);
-		replica->checkpoint_due = false;
-	}
-	pthread_mutex_unlock(&replica->lock);
-	return NULL;
+	TRY(store_open(r->state_path, r->trust_domain, &r->store, err));
+	TRY(checkpointer_open(r->state_path, &r->checkpointer, err));
+	TRY(pipeline_triple(r->store, &r->triple, err));
+	snprintf(vote, sizeof vote, "%s/vote", r->raft_dir);
+	if (r->triple.index > 0 && stat(vote, &st) != 0)
+		return err_set(err, CODE_DATA_LOSS,
+			       "state file '%s' stands at index %llu, and there is no log beside it (%s): restore the data directory as a "
+			       "whole",
+			       r->state_path, (unsigned long long)r->triple.index, r->raft_dir);
+	return open_log(r, stat(vote, &st) != 0, err);
 }
 
-static void sync_init(struct replica *replica)
+struct start {
+	struct message message;
+	struct replica *replica;
+	struct wal_write founding;
+	struct entry *entry;
+	enum code code;
+	struct err err;
+};
+
+/* On the raft loop. */
+static void start_core(struct start *start)
 {
+	struct replica *r = start->replica;
+	const struct core_options options = {
+		.id = r->id, .election_ms = ELECTION_MS, .now_ms = clock_mono_ms(), .io = &io, .ctx = r
+	};
+
+	r->recovered.state = r->triple;
+	r->recovered.entries = r->recovered_entries;
+	r->recovered.n = r->n_recovered;
+	r->recovered.first = r->n_recovered == 0 ? 0 : r->recovered_entries[0]->index;
+	start->code = core_start(&options, &r->recovered, &r->core, &start->err);
+	for (size_t i = 0; i < r->n_recovered; i++)
+		entry_unref(r->recovered_entries[i]);
+	free(r->recovered_entries);
+	r->recovered_entries = NULL;
+	pthread_mutex_lock(&r->lock);
+	r->started = true;
+	pthread_cond_broadcast(&r->news);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void founded(struct message *message)
+{
+	struct start *start = LIST_ITEM(message, struct start, founding.done);
+
+	start_core(start);
+}
+
+/* A new cluster of one: term 1 and the first configuration, in log and vote record, before the core starts. */
+static void found(struct start *start)
+{
+	struct replica *r = start->replica;
+	struct conf conf = { 0 };
+	char address[CONF_ADDRESS_MAX + 1];
+
+	snprintf(address, sizeof address, "%llu", (unsigned long long)r->id);
+	if (conf_add(&conf, r->id, address, CONF_VOTER, &start->err) != CODE_OK)
+		replica_fail("A cluster of one cannot be made", &start->err);
+	start->entry = core_founding_entry(&conf);
+	vote_write(r->vote, start->entry->term, 0);
+	r->recovered.term = start->entry->term;
+	found_entry(r, start->entry, &start->err);
+	start->founding = (struct wal_write){ .done = { .deliver = founded }, .first = 1, .entries = &start->entry, .n = 1 };
+	wal_write(r->wal, &start->founding);
+}
+
+static void begin(struct message *message)
+{
+	struct start *start = LIST_ITEM(message, struct start, message);
+	struct replica *r = start->replica;
+
+	r->timer.data = r->before_poll.data = r;
+	uv_timer_init(loop_uv(r->loop), &r->timer);
+	uv_prepare_init(loop_uv(r->loop), &r->before_poll);
+	uv_prepare_start(&r->before_poll, on_before_poll);
+	r->recovered.term = r->vote_state.term;
+	r->recovered.voted_for = r->vote_state.voted_for;
+	if (r->vote_state.term == 0 && r->n_recovered == 0 && r->triple.index == 0)
+		found(start);
+	else
+		start_core(start);
+}
+
+static enum code run(struct replica *r, struct err *err)
+{
+	struct start start = { .replica = r, .message = { .deliver = begin } };
+
+	pipeline_start(r);
+	loop_start(r->loop);
+	loop_post(r->loop, &start.message);
+	pthread_mutex_lock(&r->lock);
+	while (!r->started)
+		pthread_cond_wait(&r->news, &r->lock);
+	pthread_mutex_unlock(&r->lock);
+	if (start.entry != NULL)
+		entry_unref(start.entry);
+	return start.code == CODE_OK ? CODE_OK : err_set(err, start.code, "%s", start.err.text);
+}
+
+static void replica_init(struct replica *r, const struct replica_options *options)
+{
+	OWN_BUF raft_dir = { 0 };
 	pthread_condattr_t monotonic;
 
+	buf_printf(&raft_dir, "%s-raft", options->state_path);
+	r->state_path = xstrdup(options->state_path);
+	r->trust_domain = xstrdup(options->trust_domain);
+	r->raft_dir = xstrdup(options->raft_dir != NULL ? options->raft_dir : buf_text(&raft_dir));
+	r->node_id = xstrdup(options->node_id != NULL ? options->node_id : "00000000-0000-4000-8000-000000000000");
+	r->id = FOUNDER;
+	r->boot = rand_u64() >> 1 | 1;
+	r->loop = loop_new("raft");
+	r->kick.deliver = kicked;
+	r->ticked_ms = -1;
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_mutex_init(&replica->lock, NULL);
-	pthread_cond_init(&replica->work, NULL);
-	pthread_cond_init(&replica->news, &monotonic);
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->work, NULL);
+	pthread_cond_init(&r->news, &monotonic);
 	pthread_condattr_destroy(&monotonic);
-	list_init(&replica->queue);
+	list_init(&r->proposals);
+	list_init(&r->parcels);
+	list_init(&r->submissions);
 }
 
-static enum code open_all(struct replica *replica, const struct replica_options *options, struct err *err)
+static void replica_free(struct replica *r)
 {
-	TRY(store_open(options->state_path, options->trust_domain, &replica->store, err));
-	return checkpointer_open(options->state_path, &replica->checkpointer, err);
-}
+	core_free(r->core);
+	r->core = NULL;
+	wal_close(r->wal); /* stores what was asked for */
+	loop_free(r->loop); /* delivers the last completions */
+	LIST_FOR_SAFE(item, &r->submissions) {
+		struct submission *submission = LIST_ITEM(item, struct submission, link);
 
-static void replica_free(struct replica *replica)
-{
-	checkpointer_close(replica->checkpointer);
-	store_close(replica->store);
-	pthread_mutex_destroy(&replica->lock);
-	pthread_cond_destroy(&replica->work);
-	pthread_cond_destroy(&replica->news);
-	free(replica);
-}
-
-/* Signals are for other threads. */
-static void start_threads(struct replica *replica)
-{
-	sigset_t all, before;
-	int rc;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&replica->apply_thread, NULL, apply_main, replica);
-	if (rc == 0)
-		rc = pthread_create(&replica->checkpoint_thread, NULL, checkpoint_main, replica);
-	if (rc != 0)
-		log_fatal("Cannot start a thread", KV("error", strerror(rc)));
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+		free(submission);
+	}
+	vote_close(r->vote);
+	checkpointer_close(r->checkpointer);
+	store_close(r->store);
+	for (size_t i = 0; i < r->n_recovered && r->recovered_entries != NULL; i++)
+		entry_unref(r->recovered_entries[i]);
+	free(r->recovered_entries);
+	free(r->state_path);
+	free(r->trust_domain);
+	free(r->raft_dir);
+	free(r->node_id);
+	pthread_mutex_destroy(&r->lock);
+	pthread_cond_destroy(&r->work);
+	pthread_cond_destroy(&r->news);
+	free(r);
 }
 
 enum code replica_start(const struct replica_options *options, struct replica **out, struct err *err)
 {
-	struct replica *replica = xcalloc(1, sizeof *replica);
+	struct replica *r = xcalloc(1, sizeof *r);
 	enum code rc;
 
-	sync_init(replica);
-	rc = open_all(replica, options, err);
+	replica_init(r, options);
+	rc = open_all(r, err);
 	if (rc != CODE_OK) {
-		replica_free(replica);
+		replica_free(r);
 		return rc;
 	}
-	note(replica);
-	start_threads(replica);
-	*out = replica;
+	r->last_stamp_ms = store_stamp_ms(r->store);
+	pipeline_note(r);
+	rc = run(r, err);
+	if (rc != CODE_OK) {
+		replica_stop(r);
+		return rc;
+	}
+	*out = r;
 	return CODE_OK;
 }
 
-void replica_stop(struct replica *replica)
+/* --- stopping --- */
+
+static bool all_told(const struct replica *r)
 {
-	if (replica == NULL)
-		return;
-	pthread_mutex_lock(&replica->lock);
-	replica->stopping = true;
-	pthread_cond_signal(&replica->work);
-	pthread_mutex_unlock(&replica->lock);
-	pthread_join(replica->apply_thread, NULL);
-	pthread_join(replica->checkpoint_thread, NULL);
-	replica_free(replica);
+	return list_empty(&r->proposals) && list_empty(&r->parcels);
 }
 
-void replica_status(struct replica *replica, struct replica_status *out)
+static void close_handles(struct message *message)
 {
-	pthread_mutex_lock(&replica->lock);
-	*out = replica->status;
-	pthread_mutex_unlock(&replica->lock);
+	struct replica *r = *(struct replica **)(message + 1);
+
+	uv_prepare_stop(&r->before_poll);
+	uv_close((uv_handle_t *)&r->before_poll, NULL);
+	uv_close((uv_handle_t *)&r->timer, NULL);
+}
+
+/* What was proposed before gets its time; what then still waits is told that nobody knows. */
+static void drain(struct replica *r)
+{
+	int64_t give_up_ms = clock_mono_ms() + STOP_MS;
+
+	pthread_mutex_lock(&r->lock);
+	r->closing = true;
+	while (!all_told(r) && clock_mono_ms() < give_up_ms) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += 10 * 1000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_nsec -= 1000000000;
+			until.tv_sec++;
+		}
+		pthread_cond_timedwait(&r->news, &r->lock, &until);
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+void replica_stop(struct replica *r)
+{
+	struct {
+		struct message message;
+		struct replica *replica;
+	} last = { { .deliver = close_handles }, r };
+
+	if (r == NULL)
+		return;
+	drain(r);
+	loop_post(r->loop, &last.message);
+	loop_stop(r->loop);
+	loop_join(r->loop);
+	pipeline_stop(r);
+	parcels_fail_all(r, "the server has stopped");
+	replica_free(r);
+}
+
+void replica_status(struct replica *r, struct replica_status *out)
+{
+	pthread_mutex_lock(&r->lock);
+	*out = r->status;
+	pthread_mutex_unlock(&r->lock);
 }

@@ -10,16 +10,20 @@
 #include <stdint.h>
 
 /* The replicated state machine of this node, and the seam under the API: every change is a command that `propose`
- * carries out. A thread of its own owns the store. What waits when it comes round is one batch: one log entry, one
- * transaction, one fsync. */
+ * carries out. What waits when the raft loop comes round shares a log entry, one fsync of the log and one transaction of
+ * the state. A server without a cluster {} block is a cluster of one voter on the same code. */
 struct replica;
 
 /* The data directory's lock (raft/node.h) is held by the caller: two writers of one file would be worse than none. */
 struct replica_options {
 	const char *state_path;
 	const char *trust_domain;
+	const char *raft_dir; /* log and vote; NULL: state_path with "-raft" behind it */
+	const char *node_id;  /* of raft/node.h; NULL: a fixed one, for tests */
 };
 
+/* Recovers log, vote and state, or makes them; returns when the core runs. DATA_LOSS and the like, by the name of the
+ * file, when they do not fit each other. */
 enum code replica_start(const struct replica_options *options, struct replica **out, struct err *err);
 /* Carries out what was proposed, then ends. Later proposals answer UNAVAILABLE. Before the loops that wait are freed;
  * readers of the file may be closed before or after. NULL is fine. */

@@ -101,7 +101,7 @@ static enum code set_up(struct db *db, enum db_mode mode, struct err *err)
 		 "secure_delete = OFF%s",
 		 mode == DB_WRITER ? WRITER_CACHE_KIB : READER_CACHE_KIB,
 		 mode == DB_READER ? "; PRAGMA query_only = ON"
-				   : "; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864");
+				   : "; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 67108864");
 	TRY(db_exec(db, text, err));
 	if (sqlite3_wal_autocheckpoint(db->handle, 0) != SQLITE_OK)
 		return err_sqlite(db, "set up", err);

@@ -89,7 +89,7 @@ TEST(thread_proposes_and_reads_its_write)
 	CHECK_CODE(propose_blocking(f.replica, &command, arena, &out, &err), CODE_OK);
 	CHECK_NUM(out->code, CODE_ALREADY_EXISTS); /* a refusal is an outcome */
 	replica_status(f.replica, &status);
-	CHECK_NUM(status.applied, 2);
+	CHECK_NUM(status.applied, 3); /* the first entry is the configuration */
 	replica_stop(f.replica);
 	CHECK_NUM(count(&f), 1);
 }
@@ -300,4 +300,94 @@ TEST(failed_write_ends_the_process)
 	CHECK(WIFEXITED(status));
 	CHECK_NUM(WEXITSTATUS(status), 1);
 	CHECK_NUM(count(&f), 1);
+}
+
+static enum code restart(struct fixture *f, struct err *err)
+{
+	return replica_start(&(struct replica_options){ f->path, "example.org" }, &f->replica, err);
+}
+
+static void propose_one(struct fixture *f, int n)
+{
+	OWN_STRUCT(arena) arena = arena_new();
+	struct err err = { 0 };
+	Pb__Command command;
+	Pb__Outcome *out;
+
+	make_entry(&command, n, arena);
+	CHECK_CODE(propose_blocking(f->replica, &command, arena, &out, &err), CODE_OK);
+	CHECK_NUM(out->code, CODE_OK);
+}
+
+TEST(a_restart_goes_on_where_it_was)
+{
+	struct replica_status before, after;
+	struct err err = { 0 };
+	struct fixture f;
+
+	begin(&f);
+	propose_one(&f, 1);
+	replica_status(f.replica, &before);
+	replica_stop(f.replica);
+	CHECK_CODE(restart(&f, &err), CODE_OK);
+	propose_one(&f, 2);
+	replica_status(f.replica, &after);
+	CHECK(after.applied > before.applied);
+	replica_stop(f.replica);
+	CHECK_NUM(count(&f), 2);
+}
+
+/* Killed between the log's fsync and the state's transaction, at each of the two: what was committed is carried out by the next
+ * start, once. */
+TEST(what_the_log_holds_is_carried_out_by_the_next_start)
+{
+	static const char *const points[] = { "store.begin", "store.commit", "store.committed" };
+
+	for (size_t p = 0; p < sizeof points / sizeof points[0]; p++) {
+		OWN_STRUCT(arena) arena = arena_new();
+		struct err err = { 0 };
+		struct fixture f;
+		Pb__Command command;
+		Pb__Outcome *out;
+		int status;
+		pid_t child;
+
+		begin(&f);
+		replica_stop(f.replica);
+		fflush(NULL);
+		child = fork();
+		if (child == 0) {
+			if (restart(&f, &err) != CODE_OK)
+				_exit(10);
+			make_entry(&command, 1, arena);
+			fault_arm(points[p], 1);
+			propose_blocking(f.replica, &command, arena, &out, &err);
+			_exit(12);
+		}
+		CHECK(waitpid(child, &status, 0) == child);
+		CHECK_NUM(WEXITSTATUS(status), 1);
+		CHECK_CODE(restart(&f, &err), CODE_OK);
+		propose_one(&f, 2); /* all that came before it is in the state */
+		CHECK_NUM(count(&f), 2);
+		replica_stop(f.replica);
+	}
+}
+
+TEST(a_state_without_its_log_is_refused)
+{
+	struct err err = { 0 };
+	struct fixture f;
+	char from[160], to[160];
+
+	begin(&f);
+	propose_one(&f, 1);
+	replica_stop(f.replica);
+	snprintf(from, sizeof from, "%s-raft", f.path);
+	snprintf(to, sizeof to, "%s-away", f.path);
+	CHECK_NUM(rename(from, to), 0);
+	CHECK_CODE(restart(&f, &err), CODE_DATA_LOSS);
+	CHECK(strstr(err.text, f.path) != NULL && strstr(err.text, "restore the data directory as a whole") != NULL);
+	CHECK_NUM(rename(to, from), 0);
+	CHECK_CODE(restart(&f, &err), CODE_OK);
+	replica_stop(f.replica);
 }
