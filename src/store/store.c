@@ -163,9 +163,9 @@ static enum code open_file(struct store *store, const char *path, const char *tr
 	return claim_trust_domain(store, trust_domain, err);
 }
 
-static void remove_files(const char *path)
+void store_remove_files(const char *path)
 {
-	static const char *const ends[] = { "", "-wal", "-shm" };
+	static const char *const ends[] = { "", "-wal", "-shm", "-journal" };
 	OWN_BUF name = { 0 };
 
 	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
@@ -186,7 +186,7 @@ enum code store_open(const char *path, const char *trust_domain, struct store **
 	if (rc != CODE_OK) {
 		store_close(store);
 		if (!was_there)
-			remove_files(path);
+			store_remove_files(path);
 		return rc;
 	}
 	*out = store;

@@ -20,6 +20,7 @@ struct store;
  * of ours, one that belongs to another trust domain ("" = none yet). Leaves nothing behind on failure. */
 enum code store_open(const char *path, const char *trust_domain, struct store **out, struct err *err);
 void store_close(struct store *store);
+void store_remove_files(const char *path); /* the file and what SQLite keeps beside it */
 
 struct store_item {
 	const Pb__Command *command;
