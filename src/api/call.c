@@ -25,8 +25,7 @@ enum { REQUEST_ID_MIN = 16, REQUEST_ID_MAX = 64, REVISION_POLL_MS = 5 };
 #define METADATA_REQUEST_ID NAME "-request-id"
 #define METADATA_MIN_REVISION NAME "-min-revision"
 
-/* --- the state ------------------------------------------------------------------------------------------------------
- */
+/* --- the state --- */
 
 int64_t call_now_s(const struct call *call __attribute__((unused)))
 {
@@ -123,8 +122,7 @@ static enum code await_revision(struct call *call)
 	}
 }
 
-/* --- messages -------------------------------------------------------------------------------------------------------
- */
+/* --- messages --- */
 
 enum code call_recv(struct call *call, const ProtobufCMessageDescriptor *type, void **out)
 {
@@ -184,8 +182,7 @@ void call_trailer(struct call *call, const char *name, const char *value)
 	trailer->value = arena_strdup(call->arena, value);
 }
 
-/* --- the call -------------------------------------------------------------------------------------------------------
- */
+/* --- the call --- */
 
 static enum code run(struct call *call, const void *request)
 {

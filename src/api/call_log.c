@@ -88,8 +88,7 @@ void call_log(struct call *call, enum log_level level, const char *msg, const st
 	log_write(level, msg, all.items);
 }
 
-/* --- the audit log ---------------------------------------------------------------------------------------------------
- */
+/* --- the audit log --- */
 
 bool call_audits(const struct call *call)
 {

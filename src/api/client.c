@@ -61,16 +61,14 @@ struct client {
 	uint8_t chunk[CHUNK];   /* of a read */
 };
 
-/* --- headers -------------------------------------------------------------------------------------------------------
- */
+/* --- headers --- */
 
 static nghttp2_nv pair(const char *name, const char *value)
 {
 	return (nghttp2_nv){ (uint8_t *)name, (uint8_t *)value, strlen(name), strlen(value), NGHTTP2_NV_FLAG_NONE };
 }
 
-/* --- nghttp2's callbacks --------------------------------------------------------------------------------------------
- */
+/* --- nghttp2's callbacks --- */
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
 		     const uint8_t *value, size_t value_len, uint8_t flags, void *arg)
@@ -172,8 +170,7 @@ static nghttp2_session *new_session(struct client *client)
 	return session;
 }
 
-/* --- moving bytes ---------------------------------------------------------------------------------------------------
- */
+/* --- moving bytes --- */
 
 static enum code lose(struct client *client, struct err *err)
 {
@@ -227,8 +224,7 @@ static enum code receive(struct client *client, int64_t deadline_ms, struct err 
 	return CODE_OK;
 }
 
-/* --- the connection -------------------------------------------------------------------------------------------------
- */
+/* --- the connection --- */
 
 static void disconnect(struct client *client)
 {
@@ -363,8 +359,7 @@ const char *client_trailer(const struct client *client, const char *name)
 	return header_find(client->headers, name);
 }
 
-/* --- a call ---------------------------------------------------------------------------------------------------------
- */
+/* --- a call --- */
 
 static enum code begin(struct client *client, const char *method, struct err *err)
 {
@@ -445,8 +440,7 @@ static void end(struct client *client)
 	client->in.len = 0;
 }
 
-/* --- how it ended ---------------------------------------------------------------------------------------------------
- */
+/* --- how it ended --- */
 
 static const char *percent_decode(struct arena *arena, const char *text)
 {

@@ -41,8 +41,7 @@ OWNABLE(X509_STORE, X509_STORE_free)
 OWNABLE(X509_STORE_CTX, X509_STORE_CTX_free)
 OWNABLE(GENERAL_NAMES, GENERAL_NAMES_free)
 
-/* --- waiting -------------------------------------------------------------------------------------------------------
- */
+/* --- waiting --- */
 
 static enum code wait_for(int fd, short events, int64_t deadline_ms, struct err *err)
 {
@@ -97,8 +96,7 @@ static enum code recv_raw(struct dial *dial, void *data, size_t cap, int64_t dea
 	}
 }
 
-/* --- dialling ------------------------------------------------------------------------------------------------------
- */
+/* --- dialling --- */
 
 static enum code connect_to(int fd, const struct sockaddr *address, socklen_t len, const char *what,
 			    int64_t deadline_ms, struct err *err)
@@ -178,8 +176,7 @@ static enum code dial_tcp(struct dial *dial, const char *address, int64_t deadli
 	return rc;
 }
 
-/* --- the server's certificate --------------------------------------------------------------------------------------
- */
+/* --- the server's certificate --- */
 
 static enum code check_chain(const struct client_options *options, X509 *leaf, STACK_OF(X509) * chain, struct err *err)
 {
@@ -256,8 +253,7 @@ static void keep_chain(struct dial *dial)
 	}
 }
 
-/* --- TLS -----------------------------------------------------------------------------------------------------------
- */
+/* --- TLS --- */
 
 static struct identity *own_identity(void *ctx)
 {
@@ -322,8 +318,7 @@ static enum code start_tls(struct dial *dial, const struct client_options *optio
 	return CODE_OK;
 }
 
-/* --- the interface -------------------------------------------------------------------------------------------------
- */
+/* --- the interface --- */
 
 static enum code say(struct err *err, const char *what)
 {

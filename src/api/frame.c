@@ -15,8 +15,7 @@ enum { TIMEOUT_DIGITS = 8 };
 
 #define CONTENT_TYPE "application/grpc"
 
-/* --- a request's headers
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- a request's headers --- */
 
 static const char *quoted(struct arena *arena, const char *text)
 {
@@ -115,9 +114,7 @@ enum code frame_parse_request(const struct header *headers, struct arena *arena,
 	return split_path(out, arena, err);
 }
 
-/* --- messages
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- messages --- */
 
 static enum code read_head(struct frame_reader *reader, struct err *err)
 {
@@ -183,9 +180,7 @@ void frame_head(uint8_t head[FRAME_HEAD], size_t size)
 	head[4] = (uint8_t)size;
 }
 
-/* --- a status
- * ----------------------------------------------------------------------------------------------------------------------
- */
+/* --- a status --- */
 
 /* Printable ASCII without '%' stays, what is no UTF-8 becomes U+FFFD. */
 static const char *percent_encode(const char *text, struct arena *arena)

@@ -13,8 +13,7 @@
 /* gRPC's texts and frames as pure functions: what a request's headers mean, how messages are cut out of a byte stream,
  * how a status is written (github.com/grpc/grpc, doc/PROTOCOL-HTTP2.md). Codes and texts of refusals are grpc-go's. */
 
-/* --- a request's headers
- * -------------------------------------------------------------------------------------------------------- */
+/* --- a request's headers --- */
 
 struct frame_request {
 	const char *path;            /* ":path", "" if it is missing */
@@ -31,9 +30,7 @@ enum code frame_parse_request(const struct header *headers, struct arena *arena,
 /* "100m", "1S", at most 8 digits. */
 enum code frame_parse_timeout(const char *text, int64_t *ns, struct err *err);
 
-/* --- messages
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- messages --- */
 
 enum { FRAME_HEAD = 5 };
 
@@ -52,9 +49,7 @@ void frame_next(struct frame_reader *reader); /* the message has been taken or i
 void frame_done(struct frame_reader *reader);
 void frame_head(uint8_t head[FRAME_HEAD], size_t size);
 
-/* --- a status
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- a status --- */
 
 /* grpc-status, grpc-message if there is text, grpc-status-details-bin if err->reason is set; then `more`. */
 const struct header *frame_status(enum code code, const struct err *err, const struct header *more,

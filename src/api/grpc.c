@@ -73,9 +73,7 @@ struct grpc_stream {
 	struct wait writable;
 };
 
-/* --- connections
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- connections --- */
 
 static void conn_unref(struct grpc_conn *conn)
 {
@@ -174,8 +172,7 @@ void grpc_abort_all(struct api_loop *api)
 		h2_abort(LIST_ITEM(api->conns.next, struct grpc_conn, link)->h2);
 }
 
-/* --- the end of a stream
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- the end of a stream --- */
 
 static void charge(struct grpc_stream *stream, size_t n)
 {
@@ -218,9 +215,7 @@ static void free_if_over(struct grpc_stream *stream)
 	free(stream);
 }
 
-/* --- answering
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- answering --- */
 
 static void respond(struct grpc_stream *stream, const char *status, const struct header *trailers_only)
 {
@@ -264,9 +259,7 @@ static void refuse(struct grpc_stream *stream, const char *http_status, const st
 	answer(stream, http_status, err->code, err);
 }
 
-/* --- the call's task
- * -------------------------------------------------------------------------------------------------------------------
- */
+/* --- the call's task --- */
 
 static void run(void *arg)
 {
@@ -313,9 +306,7 @@ static void start_held_off(struct grpc_conn *conn)
 	}
 }
 
-/* --- HTTP/2's events
- * ---------------------------------------------------------------------------------------------------------------------
- */
+/* --- HTTP/2's events --- */
 
 static int64_t deadline_of(int64_t timeout_ns)
 {
@@ -514,9 +505,7 @@ static void on_gone(void *user)
 	free_if_over(stream);
 }
 
-/* --- for the call
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* --- for the call --- */
 
 static enum code await(struct grpc_stream *stream, struct wait *wait, int64_t deadline_ms, struct err *err)
 {
@@ -581,9 +570,7 @@ enum code grpc_send(struct grpc_stream *stream, struct span message, int64_t dea
 	return CODE_OK;
 }
 
-/* --- accepting
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- accepting --- */
 
 void grpc_accept(struct api_loop *api, int fd, struct tls_context *tls)
 {

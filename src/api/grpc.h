@@ -9,8 +9,7 @@
 /* gRPC over HTTP/2: connections, and on each of them calls. Contract server-api.md 1.10, 3. On the api loop's thread.
  */
 
-/* --- connections
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- connections --- */
 
 struct grpc_conn;
 
@@ -26,8 +25,7 @@ void grpc_abort_all(struct api_loop *api);
 /* The TLS context's verify callback. */
 enum code grpc_verify_client(void *peer, X509 *leaf, STACK_OF(X509) * chain, struct err *err);
 
-/* --- the transport of one call, for its task
- * ---------------------------------------------------------------------------------- */
+/* --- the transport of one call, for its task --- */
 
 struct grpc_stream;
 

@@ -72,8 +72,7 @@ struct h2 {
 	bool sent_since_ping, drains, dead;
 };
 
-/* --- time
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- time --- */
 
 static int64_t min64(int64_t a, int64_t b)
 {
@@ -103,8 +102,7 @@ static void charge(struct h2 *h2, int cost)
 		nghttp2_session_terminate_session(h2->session, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-/* --- the end
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- the end --- */
 
 static void free_chunks(struct h2_stream *stream)
 {
@@ -159,8 +157,7 @@ static bool is_over(const struct h2 *h2)
 	return !nghttp2_session_want_read(h2->session) && !nghttp2_session_want_write(h2->session);
 }
 
-/* --- nghttp2's callbacks: in
- * ---------------------------------------------------------------------------------------------------- */
+/* --- nghttp2's callbacks: in --- */
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
@@ -289,8 +286,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 	return 0;
 }
 
-/* --- nghttp2's callbacks: out
- * ---------------------------------------------------------------------------------------------------- */
+/* --- nghttp2's callbacks: out --- */
 
 static ssize_t on_send(nghttp2_session *session, const uint8_t *data, size_t len, int flags, void *arg)
 {
@@ -400,8 +396,7 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 	return 0;
 }
 
-/* --- the connection's events
- * -------------------------------------------------------------------------------------------------------- */
+/* --- the connection's events --- */
 
 static void conn_opened(void *ctx)
 {
@@ -490,8 +485,7 @@ static void conn_closed(void *ctx, const struct err *why)
 		finish(h2, why);
 }
 
-/* --- the interface
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- the interface --- */
 
 static nghttp2_session_callbacks *callbacks;
 static nghttp2_option *option;
@@ -515,8 +509,7 @@ static void set_up(void) /* what all sessions share and nothing changes */
 	nghttp2_option_set_max_deflate_dynamic_table_size(option, DEFLATE_TABLE);
 }
 
-/* --- memory: nghttp2's buffer for a frame comes from the slab
- * ------------------------------------------------------------------ */
+/* --- memory: nghttp2's buffer for a frame comes from the slab --- */
 
 static bool is_large(const struct slab *slab, size_t size)
 {
@@ -560,8 +553,7 @@ static void *mem_realloc(void *held, size_t size, void *slab)
 	return moved;
 }
 
-/* --- the session
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- the session --- */
 
 static void begin_session(struct h2 *h2, struct slab *slab)
 {

@@ -22,7 +22,7 @@ struct reader {
 	struct err *err;
 };
 
-/* --- protobuf-c's allocator --------------------------------------------------------------------------------------- */
+/* --- protobuf-c's allocator --- */
 
 static void *from_arena(void *arena, size_t size)
 {
@@ -40,7 +40,7 @@ ProtobufCAllocator *pb_allocator(struct arena *arena, ProtobufCAllocator *out)
 	return out;
 }
 
-/* --- the wire ----------------------------------------------------------------------------------------------------- */
+/* --- the wire --- */
 
 static enum code malformed(struct reader *r)
 {
@@ -126,7 +126,7 @@ static enum code skip(struct reader *r, uint32_t field, enum wire wire)
 	}
 }
 
-/* --- fields ------------------------------------------------------------------------------------------------------- */
+/* --- fields --- */
 
 static size_t size_of(ProtobufCType type)
 {
@@ -336,7 +336,7 @@ static enum code get_message(struct reader *r, const ProtobufCMessageDescriptor 
 	return CODE_OK;
 }
 
-/* --- the interface ------------------------------------------------------------------------------------------------ */
+/* --- the interface --- */
 
 void *pb_new(const ProtobufCMessageDescriptor *type, struct arena *arena)
 {

@@ -145,7 +145,7 @@ const struct route routes[] = {
 
 const size_t n_routes = sizeof routes / sizeof routes[0];
 
-/* --- finding a row: open addressing, filled once ------------------------------------------------------------------ */
+/* --- finding a row: open addressing, filled once --- */
 
 enum { SLOTS = 256 }; /* a power of two, well above the number of rows */
 
@@ -208,7 +208,7 @@ const struct route *route_find(struct span service, struct span method, bool tcp
 	return NULL;
 }
 
-/* --- names of the log and of metrics ------------------------------------------------------------------------------- */
+/* --- names of the log and of metrics --- */
 
 static char *metric_names[SLOTS]; /* by the row's number */
 static pthread_once_t names_once = PTHREAD_ONCE_INIT;

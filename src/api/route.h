@@ -26,7 +26,7 @@ struct route {
  * Hashed: well below a microsecond. Thread-safe. */
 const struct route *route_find(struct span service, struct span method, bool tcp, bool *service_known);
 
-/* "agent.v1.Agent" as the log has it, and "agent_v1_agent_attest_agent": what the metrics of this RPC are called by. */
+/* "agent.v1.Agent" as the log has it, and "rpc_agent_v1_agent_attest_agent": its metric. */
 const char *route_service(const struct route *route);
 const char *route_metric(const struct route *route);
 

@@ -50,8 +50,7 @@ struct handover {
 	bool tcp;
 };
 
-/* --- what a handshake shows: on the api loop's thread
- * -------------------------------------------------------------------------------- */
+/* --- what a handshake shows: on the api loop's thread --- */
 
 static enum code make_identity(struct keyring *keyring, struct identity **out, struct err *err)
 {
@@ -87,8 +86,7 @@ static struct identity *current_identity(void *ctx)
 	return identity_ref(serving->identity);
 }
 
-/* --- accepting: on main
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- accepting: on main --- */
 
 static void deliver_handover(struct message *message)
 {
@@ -140,9 +138,7 @@ static void accepted_local(void *ctx, int fd)
 	hand_over(ctx, fd, false);
 }
 
-/* --- starting
- * ----------------------------------------------------------------------------------------------------------------------------
- */
+/* --- starting --- */
 
 static void deliver_drain(struct message *message)
 {
@@ -283,9 +279,12 @@ enum code serve_start(struct serve *serve, struct err *err)
 	return CODE_OK;
 }
 
-/* --- stopping
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+int serve_port(const struct serve *serve)
+{
+	return listener_port(serve->tcp);
+}
+
+/* --- stopping --- */
 
 static bool has_connections(const struct serve *serve)
 {

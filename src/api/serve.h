@@ -20,4 +20,6 @@ enum code serve_start(struct serve *serve, struct err *err);
  * breaks what is left; returns when the api loops have ended and are freed (server-operation.md 8.3, with its lines). NULL is fine. */
 void serve_stop(struct serve *serve);
 
+int serve_port(const struct serve *serve); /* of TCP: the one that was given when the configuration says 0 */
+
 #endif

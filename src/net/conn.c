@@ -73,8 +73,7 @@ struct conn {
 
 static const struct err fine; /* the peer has closed it */
 
-/* --- the end ---------------------------------------------------------------------------------------------------------
- */
+/* --- the end --- */
 
 static void on_handle_closed(uv_handle_t *handle)
 {
@@ -119,8 +118,7 @@ static void end_errno(struct conn *conn, int number, const char *what)
 	end(conn, &conn->pool->err);
 }
 
-/* --- polling
- * ---------------------------------------------------------------------------------------------------------- */
+/* --- polling --- */
 
 static void on_poll(uv_poll_t *poll, int status, int events);
 
@@ -145,8 +143,7 @@ static void watch(struct conn *conn)
 	uv_poll_start(&conn->poll, events, on_poll);
 }
 
-/* --- out
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- out --- */
 
 static void flush_ready(struct message *message);
 
@@ -314,8 +311,7 @@ bool conn_room(const struct conn *conn)
 	return waiting(conn) < HIGH && !conn->broken;
 }
 
-/* --- closing
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- closing --- */
 
 static void on_timer(uv_timer_t *timer)
 {
@@ -384,8 +380,7 @@ static void refuse(struct conn *conn, const struct err *why)
 	conn->events->closed(conn->ctx, why);
 }
 
-/* --- in
- * ------------------------------------------------------------------------------------------------------------------ */
+/* --- in --- */
 
 /* True once the handshake is done. */
 static bool shake(struct conn *conn)
@@ -497,8 +492,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	watch(conn);
 }
 
-/* --- the interface
- * ------------------------------------------------------------------------------------------------------- */
+/* --- the interface --- */
 
 static void set_tcp(int fd) /* TCP_NODELAY is the listener's */
 {

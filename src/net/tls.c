@@ -69,8 +69,7 @@ enum code tls_err(struct err *err, enum code code, const char *fmt, ...)
 	return err_set(err, code, "%s: %s", what, reason != NULL ? reason : "unknown reason");
 }
 
-/* --- the BIO: bytes in from the session's input, bytes out to its wire ---------------------------------------------
- */
+/* --- the BIO: bytes in from the session's input, bytes out to its wire --- */
 
 static int bio_read(BIO *bio, char *out, int size)
 {
@@ -117,8 +116,7 @@ static void make_method(void)
 	BIO_meth_set_ctrl(method, bio_ctrl);
 }
 
-/* --- OpenSSL's callbacks -------------------------------------------------------------------------------------------
- */
+/* --- OpenSSL's callbacks --- */
 
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
 		   unsigned in_len, void *arg)
@@ -155,8 +153,7 @@ static int on_verify(X509_STORE_CTX *store, void *arg)
 	return 0;
 }
 
-/* --- the context ----------------------------------------------------------------------------------------------------
- */
+/* --- the context --- */
 
 static enum code set_up(struct tls_context *context, struct err *err)
 {
@@ -239,8 +236,7 @@ static enum code renew_identity(struct tls_context *context, struct err *err)
 	return CODE_OK;
 }
 
-/* --- a session ------------------------------------------------------------------------------------------------------
- */
+/* --- a session --- */
 
 enum code tls_new(struct tls_context *context, void *peer, struct buf *wire, struct tls **out, struct err *err)
 {
