@@ -97,7 +97,7 @@ static enum code look(struct generations *g, bool clean, struct seen *seen, stru
 		return err_errno(err, CODE_INTERNAL, errno, "open", g->dir);
 	*seen = (struct seen){ 0 };
 	for (struct dirent *file; (file = readdir(dir)) != NULL;) {
-		uint64_t number;
+		uint64_t number = 0;
 		enum file_kind kind = kind_of(file->d_name, &number);
 
 		if (kind == FILE_OTHER)
