@@ -400,6 +400,8 @@ static void sweeper(struct node *nobody, void *arg, uint64_t number)
 static struct {
 	uint64_t term, index;
 	struct state copy;
+	bool copying;
+	unsigned life; /* of node 1 in which the copy is under way */
 } growth;
 
 static void grow(struct node *nobody, void *arg, uint64_t number);
@@ -413,6 +415,8 @@ static void fetch_answer(struct node *nobody, void *arg, uint64_t number)
 		again(fetch_answer, 50, 500); /* it never times out into starting */
 		return;
 	}
+	if (joiner->exists)
+		return;
 	joiner->state = growth.copy;
 	joiner->durable_index = joiner->max_applied = growth.index;
 	joiner->term = growth.term;
@@ -426,6 +430,9 @@ static void grow_copied(struct node *node, void *arg, uint64_t number)
 	struct err err = { 0 };
 
 	(void)arg, (void)number;
+	growth.copying = false;
+	if (growth.index != 0)
+		return;
 	if (core_grow(node->core, 2, "n2", &growth.term, &triple, &err) != CODE_OK) {
 		core_thaw(node->core);
 		return;
@@ -464,8 +471,11 @@ static void grow(struct node *nobody, void *arg, uint64_t number)
 			core_thaw(node->core);
 		return;
 	}
-	if (sim_chance(300))
-		sim_at(now + sim_between(20, 800), node, grow_copied, NULL, 0);
+	if (growth.life == node->life && growth.copying)
+		return;
+	growth.life = node->life;
+	growth.copying = true;
+	sim_at(now + sim_between(20, 800), node, grow_copied, NULL, 0);
 }
 
 /* -- begin and end
@@ -526,7 +536,6 @@ void course_heal(void)
 	healed = calm = true;
 	net_heal();
 	for (int i = 1; i <= NODES; i++) {
-		nodes[i].paused_until = 0;
 		if (nodes[i].exists && !nodes[i].up && removed_at[i] == 0)
 			restart(NULL, NULL, (uint64_t)i);
 	}
