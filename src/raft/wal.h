@@ -64,8 +64,9 @@ struct wal_write {
 /* From one thread at a time (the order of the calls is the order of the log). Never blocks on the disk. */
 void wal_write(struct wal *wal, struct wal_write *write);
 
-/* After an installed copy: the log is empty and goes on above `index`, whose entry has `term`; (0, 0) starts afresh.
- * Takes its turn and completes as a write does; of `write` only `done` is filled in by the caller. */
+/* After an installed copy: the log is empty and goes on above `index`, whose entry has `term`; (0, 0) starts afresh;
+ * `term` 0: unknown. Takes its turn and completes as a write does; of `write` only `done` is filled in by the caller.
+ */
 void wal_reset(struct wal *wal, struct wal_write *write, uint64_t index, uint64_t term);
 
 /* Entries below `below` are not needed any more: whole segments of them go, when the thread comes round. What was
@@ -83,7 +84,8 @@ struct wal_status {
 	uint64_t first, last;    /* on disk; last = first - 1: no entry */
 	uint64_t before_term;    /* of the entry first - 1, as far as a segment's header tells: 0 if unknown */
 	uint64_t disk_bytes;     /* of all segments, spare ones too */
-	uint64_t reserve_bytes;  /* that can be written without more space from the file system */
+	uint64_t reserve_bytes;  /* that can be written without more space from the file system. It drops to `spares`
+				  * segments for a moment whenever one is put to use: refuse work below spares - 1 */
 	uint64_t queued_bytes;   /* of writes that have not completed */
 	uint64_t syncs, entries; /* since the start: fdatasyncs of writes, and entries that they stored */
 	unsigned segments;
