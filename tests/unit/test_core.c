@@ -693,7 +693,8 @@ TEST(growth_from_one_to_two)
 	found.term = term;
 	found.state = base;
 	CHECK_CODE(start(&found, 2), CODE_OK);
-	CHECK_NUM(box.role.role, 0); /* nothing was told: a follower like any other */
+	CHECK_NUM(box.role.role, CORE_FOLLOWER);
+	CHECK_NUM(box.role.term, 2);
 	core_free(box.core);
 }
 
