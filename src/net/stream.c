@@ -329,7 +329,7 @@ static void on_timer(uv_timer_t *timer)
 	if (stream->broken)
 		end(stream, &stream->why);
 	else if (stream->state == SHAKING)
-		take(stream, NULL, 0); /* a client's first words */
+		take(stream, rx, 0); /* a client's first words */
 	else if (stream->state >= FLUSHING)
 		end(stream, &late);
 	watch(stream);
