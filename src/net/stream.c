@@ -36,6 +36,7 @@ enum {
 enum state { SHAKING, OPEN, FLUSHING, LINGERING, CLOSED };
 
 struct stream {
+	struct link link; /* of options.all */
 	uv_poll_t poll;
 	uv_timer_t timer; /* begins the handshake, tells what went wrong while writing, ends flushing and lingering */
 	struct loop *loop;
@@ -71,6 +72,7 @@ static void destroy(struct stream *stream)
 	if (stream->state == CLOSED)
 		return;
 	stream->state = CLOSED;
+	list_remove(&stream->link);
 	uv_poll_stop(&stream->poll);
 	close(stream->fd);
 	uv_close((uv_handle_t *)&stream->poll, handle_closed);
@@ -211,6 +213,12 @@ void stream_close(struct stream *stream, bool flush)
 		destroy(stream);
 }
 
+void stream_close_all(struct link *all)
+{
+	while (!list_empty(all))
+		destroy(LIST_ITEM(all->next, struct stream, link));
+}
+
 /* --- in --- */
 
 /* The handshake failed: the peer gets the alert, the owner hears of it. */
@@ -313,11 +321,12 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	if ((events & UV_WRITABLE) && waited) {
 		push(stream);
 		after_flush(stream);
-		if (stream->state == OPEN && stream_waiting(stream) == 0 && !stream->broken)
-			stream->events->drained(stream->ctx);
 	}
 	if ((events & UV_READABLE) && stream->state != CLOSED && (!stream->paused || stream->state >= FLUSHING))
 		on_readable(stream);
+	/* reading pushes too, so it is asked here */
+	if (waited && stream->state == OPEN && stream_waiting(stream) == 0 && !stream->broken)
+		stream->events->drained(stream->ctx);
 	watch(stream);
 }
 
@@ -370,6 +379,7 @@ enum code stream_open(const struct stream_options *options, struct stream **out,
 	uv_timer_init(loop_uv(options->loop), &stream->timer);
 	stream->poll.data = stream->timer.data = stream;
 	stream->handles = 2;
+	list_push(options->all, &stream->link);
 	stream->loop = options->loop;
 	stream->events = options->events;
 	stream->ctx = options->ctx;

@@ -3,6 +3,7 @@
 #define NET_STREAM_H
 
 #include "base/err.h"
+#include "base/list.h"
 #include "base/loop.h"
 #include "net/tls.h"
 
@@ -30,6 +31,7 @@ struct stream_options {
 	void *peer; /* of the TLS context's verify callback */
 	const struct stream_events *events;
 	void *ctx;
+	struct link *all; /* a list of the caller's in which the stream stays until it is closed, flushing included */
 };
 enum code stream_open(const struct stream_options *options, struct stream **out, struct err *err);
 
@@ -41,6 +43,8 @@ void stream_pause(struct stream *stream, bool pause); /* no reading; up to 64 Ki
 
 /* No event comes any more. `flush`: what has been written is sent, the peer is given a moment to take it. */
 void stream_close(struct stream *stream, bool flush);
+/* Breaks what is in the list, without events: before the loop ends. */
+void stream_close_all(struct link *all);
 
 const struct tls *stream_tls(const struct stream *stream);
 

@@ -83,12 +83,15 @@ void links_heard(struct peer *peer)
 
 void links_refused(struct links *links, struct peer *peer, bool by_us, enum link_refusal reason, const char *text)
 {
-	char *told = peer != NULL ? peer->told : links->told_stranger;
-	size_t size = peer != NULL ? sizeof peer->told : sizeof links->told_stranger;
+	uint32_t bit = (unsigned)reason < 32 ? UINT32_C(1) << reason : 1;
 
-	if (links->closed || strncmp(told, text, size - 1) == 0)
+	if (links->closed || (peer != NULL && (peer->told & bit) != 0) ||
+	    (peer == NULL && strncmp(links->told_stranger, text, sizeof links->told_stranger - 1) == 0))
 		return;
-	snprintf(told, size, "%s", text);
+	if (peer != NULL)
+		peer->told |= bit;
+	else
+		snprintf(links->told_stranger, sizeof links->told_stranger, "%s", text);
 	links->events->refused(links->ctx, peer != NULL ? peer->id : 0, by_us, reason, text);
 }
 
@@ -148,7 +151,7 @@ static void update_peer(struct peer *peer, const struct link_member *row)
 			 "'%s' was removed from the cluster: to come back it must join again with an empty data "
 			 "directory",
 			 peer->name);
-		snprintf(peer->told, sizeof peer->told, "%s", why); /* the owner knows */
+		peer->told |= UINT32_C(1) << LINK_REFUSED_REMOVED; /* the owner knows */
 		cut(peer, true, why);
 	}
 	peer->removed = row->removed;
@@ -300,9 +303,9 @@ static enum code make_contexts(struct links *links, struct err *err)
 static struct links *links_new(const struct link_options *options)
 {
 	struct links *links = xcalloc(1, sizeof *links);
-	struct link *const lists[] = { &links->peers,   &links->gone,     &links->wires,
-				       &links->graves,  &links->flushing, &links->failed,
-				       &links->notices, &links->copies,   &links->receivers };
+	struct link *const lists[] = { &links->peers,     &links->gone,   &links->wires,   &links->graves,
+				       &links->flushing,  &links->failed, &links->notices, &links->copies,
+				       &links->receivers, &links->streams };
 
 	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
 		list_init(lists[i]);
@@ -370,13 +373,14 @@ void link_close(struct links *links)
 	link_listen_stop(links);
 	wire_copy_close(links);
 	while (!list_empty(&links->wires))
-		wire_end(LIST_ITEM(links->wires.next, struct wire, link), LINK_DOWN_CLOSED, true, "this node stops");
+		wire_end(LIST_ITEM(links->wires.next, struct wire, link), LINK_DOWN_CLOSED, false, "this node stops");
 	while (!list_empty(&links->peers)) {
 		struct link *item = links->peers.next;
 
 		list_remove(item);
 		list_push(&links->gone, item);
 	}
+	stream_close_all(&links->streams);
 	wire_call_tell_failed(links); /* those who wait may end with their loops right after */
 	links_want_flush(links);      /* frees what is left */
 	uv_close((uv_handle_t *)&links->tick, tick_closed);

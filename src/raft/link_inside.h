@@ -49,7 +49,8 @@ struct peer {
 	int64_t next_dial_ms, backoff_ms, last_heard_ms, down_since_ms;
 	bool bereft; /* a stream of it has ended since the last `up`, and `dead` has not been told */
 	struct pin told_pin;
-	char why[256], told[512];
+	uint32_t told; /* refusals since the last `up`, a bit each */
+	char why[256];
 };
 
 enum wire_state { WIRE_DIALING, WIRE_TLS, WIRE_WORDS, WIRE_UP, WIRE_DEAD };
@@ -152,7 +153,7 @@ struct links {
 	struct listener *listener;
 	uv_timer_t tick;
 	struct own self;
-	struct link peers, gone, wires, graves, flushing, failed, notices, copies, receivers;
+	struct link peers, gone, wires, graves, flushing, failed, notices, copies, receivers, streams;
 	struct message flush;
 	bool posted;
 	int passes;

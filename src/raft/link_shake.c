@@ -395,7 +395,8 @@ static void member_up(struct wire *wire, const struct link_peer *words)
 	peer->backoff_ms = 0;
 	peer->bereft = false;
 	peer->down_since_ms = 0;
-	peer->why[0] = peer->told[0] = '\0';
+	peer->why[0] = '\0';
+	peer->told = 0;
 	tell_rotated(wire);
 	if (wire->state == WIRE_UP)
 		links->events->up(links->ctx, peer->id, peer->epoch, words);

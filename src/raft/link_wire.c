@@ -464,6 +464,7 @@ static void start_tls(struct wire *wire, int fd)
 		.peer = wire,
 		.events = &stream_events,
 		.ctx = wire,
+		.all = &links->streams,
 	};
 	struct err err = { 0 };
 
