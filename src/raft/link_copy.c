@@ -97,7 +97,7 @@ static void out_finish(struct link_copy_out *copy, enum code code, const char *w
 	char text[320];
 
 	assert(!copy->ended);
-	snprintf(text, sizeof text, "%s", why);
+	snprintf(text, sizeof text, "%.300s", why);
 	copy->ended = true;
 	list_remove(&copy->link);
 	copy->wire = NULL;
@@ -116,7 +116,7 @@ static void out_fail(struct link_copy_out *copy, enum code code, const char *why
 		return;
 	copy->failed = true;
 	copy->code = code;
-	snprintf(copy->why, sizeof copy->why, "%s", why);
+	snprintf(copy->why, sizeof copy->why, "%.300s", why);
 	links_want_flush(copy->links);
 }
 
@@ -347,7 +347,7 @@ static void in_fail(struct copy_in *copy, enum code code, const char *why)
 	if (!copy->failed) {
 		copy->failed = true;
 		copy->code = code;
-		snprintf(copy->why, sizeof copy->why, "%s", why);
+		snprintf(copy->why, sizeof copy->why, "%.300s", why);
 	}
 	links_want_flush(copy->links);
 }
