@@ -52,17 +52,6 @@ struct handover {
 
 /* --- what a handshake shows: on the api loop's thread --- */
 
-static enum code make_identity(struct keyring *keyring, struct identity **out, struct err *err)
-{
-	struct span chain[LIMIT_CHAIN];
-	size_t n = 1;
-
-	chain[0] = keyring->server_cert;
-	for (size_t i = 0; keyring->x509 != NULL && i < keyring->x509->n_upstream && n < LIMIT_CHAIN; i++)
-		chain[n++] = (struct span){ keyring->x509->upstream[i].data, keyring->x509->upstream[i].len };
-	return identity_new(keyring->server_key, chain, n, out, err);
-}
-
 static struct identity *current_identity(void *ctx)
 {
 	struct serving *serving = ctx;
@@ -73,7 +62,8 @@ static struct identity *current_identity(void *ctx)
 	if (keyring == NULL || keyring->server_key == NULL)
 		return NULL;
 	if (keyring != serving->keyring) {
-		if (make_identity(keyring, &identity, &err) != CODE_OK) {
+		if (identity_new(keyring->server_key, keyring->server_chain, keyring->n_server_chain, &identity,
+				 &err) != CODE_OK) {
 			log_error("Cannot show the server's certificate", KV("subsystem_name", "endpoints"),
 				  KV("error", err.text));
 			return NULL;

@@ -11,22 +11,25 @@
 
 #include <stdatomic.h>
 
-/* What all loops of a server share. Filled by cmd/run.c in order; nothing in it changes while loops run but what says so. */
+/* What all loops of a server share. Filled by cmd/run.c in order; nothing in it changes while loops run but what says
+ * so. */
 struct rotation;
 struct x509pop;
+struct upstream_disk;
 
 struct server {
 	const struct config *config;
-	const char *td;                  /* the trust domain's name */
-	const char *server_id;           /* spiffe://<td>/spire/server */
-	const char *node;                /* this node's id: whose CA journal is ours */
-	const char *state_path;          /* the SQLite file that readers open */
+	const char *td;         /* the trust domain's name */
+	const char *server_id;  /* spiffe://<td>/spire/server */
+	const char *node;       /* this node's id: whose CA journal is ours */
+	const char *state_path; /* the SQLite file that readers open */
 	struct replica *replica;
-	struct keyring_slot *keyring;    /* what signs now */
-	struct rotation *rotation;       /* api/rotate.h: prepares, activates, prunes */
-	struct x509pop *x509pop;         /* NULL: not configured */
-	struct limiters *limiters;       /* api/limit.h: the token buckets */
-	int64_t started_ms;              /* clock_mono_ms */
+	struct keyring_slot *keyring;        /* what signs now */
+	struct rotation *rotation;           /* api/rotate.h: prepares, activates, prunes */
+	struct x509pop *x509pop;             /* NULL: not configured */
+	struct upstream_disk *upstream_disk; /* UpstreamAuthority "disk"; NULL: not configured. The rotation's alone */
+	struct limiters *limiters;           /* api/limit.h: the token buckets */
+	int64_t started_ms;                  /* clock_mono_ms */
 	enum log_level launch_level;
 	atomic_bool stopping;
 };

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* LocalAuthority: the authorities of the node that is asked, by hand (contract server-api.md 4.6). What happens is rotate.c's. */
+/* LocalAuthority: the authorities of the node that is asked, by hand (contract server-api.md 4.6). What happens is
+ * rotate.c's. */
 #include "api/rotate.h"
 #include "api/server.h"
 #include "api/svc.h"
 #include "localauthority.pb-c.h"
+
+#include <ctype.h>
 
 static Pb__AuthorityState *state_of(struct call *call, const struct authority_state *from)
 {
@@ -15,7 +18,8 @@ static Pb__AuthorityState *state_of(struct call *call, const struct authority_st
 	return state;
 }
 
-static enum code ask(struct call *call, enum authority_kind kind, enum authority_op op, const char *id, struct authority_answer *out)
+static enum code ask(struct call *call, enum authority_kind kind, enum authority_op op, const char *id,
+		     struct authority_answer *out)
 {
 	if (id[0] != '\0')
 		CALL_AUDIT_ADD(call, KV("local_authority_id", id));
@@ -141,19 +145,38 @@ enum code authority_revoke_jwt(struct call *call, const void *request, void *rep
 	return CODE_OK;
 }
 
-/* Without an UpstreamAuthority there is nothing to taint or revoke above us. */
-enum code authority_taint_x509_upstream(struct call *call, const void *request, void *reply __attribute__((unused)))
-{
-	const Pb__TaintX509UpstreamAuthorityRequest *req = request;
+/* --- what stands above --- */
 
-	CALL_AUDIT_ADD(call, KV("subject_key_id", req->subject_key_id));
-	return err_set(call->err, CODE_FAILED_PRECONDITION, "upstream authority is not configured");
+static enum code ask_above(struct call *call, enum authority_op op, const char *given, const char **id)
+{
+	char *lower = arena_strdup(call->arena, given);
+	struct authority_answer answer;
+
+	for (char *at = lower; *at != '\0'; at++)
+		*at = (char)tolower((unsigned char)*at);
+	*id = lower;
+	CALL_AUDIT_ADD(call, KV("subject_key_id", given));
+	return rotation_ask(call->server->rotation, AUTHORITY_X509, op, lower, call->deadline_ms, &answer, call->err);
 }
 
-enum code authority_revoke_x509_upstream(struct call *call, const void *request, void *reply __attribute__((unused)))
+enum code authority_taint_x509_upstream(struct call *call, const void *request, void *reply)
+{
+	const Pb__TaintX509UpstreamAuthorityRequest *req = request;
+	const char *id;
+
+	TRY(ask_above(call, AUTHORITY_TAINT_ABOVE, req->subject_key_id, &id));
+	CALL_LOG(call, LOG_INFO, "X.509 upstream authority tainted successfully", KV("subject_key_id", id));
+	((Pb__TaintX509UpstreamAuthorityResponse *)reply)->upstream_authority_subject_key_id = id;
+	return CODE_OK;
+}
+
+enum code authority_revoke_x509_upstream(struct call *call, const void *request, void *reply)
 {
 	const Pb__RevokeX509UpstreamAuthorityRequest *req = request;
+	const char *id;
 
-	CALL_AUDIT_ADD(call, KV("subject_key_id", req->subject_key_id));
-	return err_set(call->err, CODE_FAILED_PRECONDITION, "upstream authority is not configured");
+	TRY(ask_above(call, AUTHORITY_REVOKE_ABOVE, req->subject_key_id, &id));
+	CALL_LOG(call, LOG_INFO, "X.509 upstream authority successfully revoked", KV("subject_key_id", id));
+	((Pb__RevokeX509UpstreamAuthorityResponse *)reply)->upstream_authority_subject_key_id = id;
+	return CODE_OK;
 }

@@ -49,27 +49,23 @@ static enum code add_cert(struct call *call, struct span der, Pb__GetInfoRespons
 static enum code add_chain(struct call *call, struct view *view, Pb__GetInfoResponse *reply)
 {
 	OWN_STRUCT(keyring) keyring = keyring_current(call->server->keyring);
-	struct x509_facts leaf, root;
+	struct x509_facts last = { 0 }, root;
 	Pb__Bundle *bundle;
 
 	if (view_bundle(view, call->server->td, call->arena, &bundle, call->err) != CODE_OK)
 		return err_set(call->err, CODE_NOT_FOUND, "trust domain bundle not found");
 	if (keyring == NULL)
 		return err_set(call->err, CODE_INTERNAL, "failed verification against bundle: the server has no SVID yet");
-	reply->svid_chain = arena_alloc(call->arena, (2 + keyring->x509->n_upstream) * sizeof *reply->svid_chain);
-	TRY(x509_read(keyring->server_cert, call->arena, &leaf, call->err));
-	TRY(add_cert(call, keyring->server_cert, reply));
-	for (size_t i = 0; i < keyring->x509->n_upstream; i++) {
-		struct span der = { keyring->x509->upstream[i].data, keyring->x509->upstream[i].len };
-
-		TRY(x509_read(der, call->arena, &leaf, call->err));
-		TRY(add_cert(call, der, reply));
+	reply->svid_chain = arena_alloc(call->arena, (1 + keyring->n_server_chain) * sizeof *reply->svid_chain);
+	for (size_t i = 0; i < keyring->n_server_chain; i++) {
+		TRY(x509_read(keyring->server_chain[i], call->arena, &last, call->err));
+		TRY(add_cert(call, keyring->server_chain[i], reply));
 	}
 	for (size_t i = 0; i < bundle->n_x509_authorities; i++) {
 		struct span der = { bundle->x509_authorities[i]->asn1.data, bundle->x509_authorities[i]->asn1.len };
 
 		TRY(x509_read(der, call->arena, &root, call->err));
-		if (strcmp(root.subject_key_id, leaf.authority_key_id) == 0)
+		if (strcmp(root.subject_key_id, last.authority_key_id) == 0)
 			return add_cert(call, der, reply);
 	}
 	return err_set(call->err, CODE_INTERNAL,

@@ -522,7 +522,7 @@ static enum code check_telemetry(struct check *c, struct err *err)
 	return CODE_OK;
 }
 
-void note_finding(struct check *c, const struct finding *f)
+static void note_finding(struct check *c, const struct finding *f)
 {
 	if (f->kind == FINDING_UNKNOWN || f->kind == FINDING_UNREAD)
 		NOTE(c, LOG_WARN, "Configuration key is unknown and has no effect", KV("key", f->key),
@@ -537,14 +537,10 @@ void note_finding(struct check *c, const struct finding *f)
 		     KV("key", f->key), KV_NUM("line", f->pos.line));
 }
 
-/* Warns of what has no effect, refuses what would be dangerous without one: all such keys in one text. */
-static enum code check_effects(struct check *c, struct err *err)
+enum code check_findings(struct check *c, struct err *err)
 {
 	OWN_BUF text = { 0 };
 
-	if (c->log_source_location)
-		NOTE(c, LOG_WARN, "Flag has no effect in this version", KV("flag", "-logSourceLocation"),
-		     KV("reason", "lines of the log name no source"));
 	for (const struct finding *f = c->decoder.findings; f != NULL; f = f->next) {
 		note_finding(c, f);
 		if (f->kind == FINDING_REFUSED)
@@ -555,6 +551,14 @@ static enum code check_effects(struct check *c, struct err *err)
 	if (text.len > 0)
 		return err_set(err, CODE_INVALID_ARGUMENT, "%s", buf_text(&text));
 	return CODE_OK;
+}
+
+static enum code check_effects(struct check *c, struct err *err)
+{
+	if (c->log_source_location)
+		NOTE(c, LOG_WARN, "Flag has no effect in this version", KV("flag", "-logSourceLocation"),
+		     KV("reason", "lines of the log name no source"));
+	return check_findings(c, err);
 }
 
 static enum code check_server(struct check *c, struct err *err)

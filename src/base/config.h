@@ -38,6 +38,14 @@ struct config_x509pop {
 	bool verify_client_ip;                   /* 1.14+ */
 };
 
+/* UpstreamAuthority, as written: NULL is what is not configured. At most one. */
+enum config_upstream_kind { UPSTREAM_NONE, UPSTREAM_DISK, UPSTREAM_SPIRE };
+struct config_upstream {
+	enum config_upstream_kind kind;
+	const char *cert_file_path, *key_file_path, *bundle_file_path;  /* disk: ca/upstream.h checks them */
+	const char *server_address, *server_port, *workload_api_socket; /* spire: none is empty */
+};
+
 /* One declared plugin, in the order of the file. */
 struct config_plugin {
 	const char *type, *name;
@@ -117,6 +125,7 @@ struct config {
 	const char *keys_path; /* of KeyManager "disk" */
 	bool join_token;       /* NodeAttestor "join_token" is there; tokens work without it too */
 	struct config_x509pop x509pop;
+	struct config_upstream upstream;
 	const char *datastore_path; /* file of DataStore "sql" with sqlite3; NULL: none. It holds no state of ours */
 
 	/* health_checks, telemetry */

@@ -43,8 +43,15 @@ static const struct known {
 	{ "NodeAttestor", "k8s_psat", REFUSED, NO_ATTESTOR },
 	{ "NodeAttestor", "sshpop", REFUSED, NO_ATTESTOR },
 	{ "NodeAttestor", "tpm_devid", REFUSED, NO_ATTESTOR },
-	{ "UpstreamAuthority", NULL, REFUSED,
-	  "the CA would be self-signed instead of signed upstream; remove the block" },
+	{ "UpstreamAuthority", "disk", BUILT, NULL },
+	{ "UpstreamAuthority", "spire", BUILT, NULL },
+#define NO_UPSTREAM "the CA would not be signed by it; use UpstreamAuthority \"disk\" or \"spire\", or remove the block"
+	{ "UpstreamAuthority", "aws_pca", REFUSED, NO_UPSTREAM },
+	{ "UpstreamAuthority", "awssecret", REFUSED, NO_UPSTREAM },
+	{ "UpstreamAuthority", "cert-manager", REFUSED, NO_UPSTREAM },
+	{ "UpstreamAuthority", "ejbca", REFUSED, NO_UPSTREAM },
+	{ "UpstreamAuthority", "gcp_cas", REFUSED, NO_UPSTREAM },
+	{ "UpstreamAuthority", "vault", REFUSED, NO_UPSTREAM },
 	{ "CredentialComposer", NULL, REFUSED, "SVIDs would be issued as if it were not there; remove the block" },
 	{ "Notifier", NULL, IGNORED, "nobody is notified of changes of the bundle" },
 	{ "BundlePublisher", NULL, IGNORED, "the bundle is not published" },
@@ -297,6 +304,51 @@ static enum code configure_x509pop(struct check *c, const struct config_plugin *
 	return CODE_OK;
 }
 
+static enum code configure_upstream_disk(struct check *c, const struct config_plugin *plugin, struct err *err)
+{
+	struct raw_upstream_disk raw = { 0 };
+
+	TRY(read_data(c, plugin, &section_upstream_disk, &raw, err));
+	c->out->upstream = (struct config_upstream){
+		.kind = UPSTREAM_DISK,
+		.cert_file_path = raw.cert_file_path,
+		.key_file_path = raw.key_file_path,
+		.bundle_file_path = raw.bundle_file_path,
+	};
+	return CODE_OK;
+}
+
+static enum code required(const char *value, const char *key, struct err *err)
+{
+	if (value != NULL && value[0] != '\0')
+		return CODE_OK;
+	return err_set(err, CODE_INVALID_ARGUMENT, "rpc error: code = InvalidArgument desc = %s is required", key);
+}
+
+static enum code configure_upstream_spire(struct check *c, const struct config_plugin *plugin, struct err *err)
+{
+	struct raw_upstream_spire raw = { 0 };
+	char *after;
+	unsigned long port;
+
+	TRY(read_data(c, plugin, &section_upstream_spire, &raw, err));
+	TRY(required(raw.server_address, "server_address", err));
+	TRY(required(raw.server_port, "server_port", err));
+	TRY(required(raw.workload_api_socket, "workload_api_socket", err));
+	port = strtoul(raw.server_port, &after, 10);
+	if (!isdigit((unsigned char)raw.server_port[0]) || *after != '\0' || port == 0 || port > 65535)
+		return err_set(err, CODE_INVALID_ARGUMENT,
+			       "rpc error: code = InvalidArgument desc = server_port %s is no port",
+			       quoted(c->arena, raw.server_port));
+	c->out->upstream = (struct config_upstream){
+		.kind = UPSTREAM_SPIRE,
+		.server_address = raw.server_address,
+		.server_port = raw.server_port,
+		.workload_api_socket = raw.workload_api_socket,
+	};
+	return CODE_OK;
+}
+
 static const struct {
 	const char *type, *name;
 	enum code (*configure)(struct check *c, const struct config_plugin *plugin, struct err *err);
@@ -305,6 +357,8 @@ static const struct {
 	{ "KeyManager", "disk", configure_disk },
 	{ "NodeAttestor", "join_token", configure_join_token },
 	{ "NodeAttestor", "x509pop", configure_x509pop },
+	{ "UpstreamAuthority", "disk", configure_upstream_disk },
+	{ "UpstreamAuthority", "spire", configure_upstream_spire },
 };
 
 static enum code configure(struct check *c, const struct config_plugin *plugin, struct err *err)
@@ -444,16 +498,29 @@ static enum code check_datastores(struct check *c, struct err *err)
 	return check_datastore(c, plugin, err);
 }
 
-static enum code check_counts(const struct config *config, struct err *err)
+static size_t count(const struct config *config, const char *type)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < config->n_plugins; i++)
-		n += config->plugins[i].enabled && strcmp(config->plugins[i].type, "KeyManager") == 0;
-	if (n == 1)
-		return CODE_OK;
-	return err_set(err, CODE_INVALID_ARGUMENT,
-		       "plugin type \"KeyManager\" constraint not satisfied: expected exactly 1 but got %zu", n);
+		n += config->plugins[i].enabled && strcmp(config->plugins[i].type, type) == 0;
+	return n;
+}
+
+static enum code check_counts(const struct config *config, struct err *err)
+{
+	size_t keys = count(config, "KeyManager"), upstreams = count(config, "UpstreamAuthority");
+
+	if (keys != 1)
+		return err_set(err, CODE_INVALID_ARGUMENT,
+			       "plugin type \"KeyManager\" constraint not satisfied: expected exactly 1 but got %zu",
+			       keys);
+	if (upstreams > 1)
+		return err_set(
+			err, CODE_INVALID_ARGUMENT,
+			"plugin type \"UpstreamAuthority\" constraint not satisfied: expected at most 1 but got %zu",
+			upstreams);
+	return CODE_OK;
 }
 
 enum code config_plugins(struct config *config, struct arena *arena, struct config_notes *notes, struct err *err)
@@ -470,7 +537,5 @@ enum code config_plugins(struct config *config, struct arena *arena, struct conf
 		if (strcmp(config->plugins[i].type, "DataStore") != 0)
 			TRY(configure(&c, &config->plugins[i], err));
 	TRY(check_counts(config, err));
-	for (const struct finding *f = c.decoder.findings; f != NULL; f = f->next)
-		note_finding(&c, f);
-	return CODE_OK;
+	return check_findings(&c, err);
 }

@@ -224,6 +224,22 @@ struct raw_x509pop {
 	enum tri verify_client_ip;
 };
 
+struct raw_upstream_disk {
+	bool there;
+	const char *cert_file_path, *key_file_path, *bundle_file_path;
+};
+
+struct raw_upstream_experimental {
+	bool there;
+	enum tri require_pq_kem;
+};
+
+struct raw_upstream_spire {
+	bool there;
+	const char *server_address, *server_port, *workload_api_socket;
+	struct raw_upstream_experimental experimental;
+};
+
 struct raw_datastore {
 	bool there;
 	struct raw_node database_type;
@@ -234,7 +250,7 @@ struct raw_datastore {
 };
 
 extern const struct section section_root, section_profile, section_plugin, section_keys_disk, section_x509pop,
-	section_join_token, section_datastore;
+	section_join_token, section_upstream_disk, section_upstream_spire, section_datastore;
 
 /* Something in the file that deserves a line: found by the decoder, in the order of the file. */
 enum finding_kind {
@@ -304,7 +320,7 @@ enum code check_federation_urls(struct check *c, struct err *err); /* what SPIRE
 enum code check_federation(struct check *c, struct err *err);
 enum code check_cluster(struct check *c, struct err *err);
 enum code check_plugin_blocks(struct check *c, struct err *err);
-void note_finding(struct check *c,
-		  const struct finding *f); /* the line about a key without effect; none for one refused */
+/* Warns of what has no effect, refuses what would be dangerous without one: all such keys in one text. */
+enum code check_findings(struct check *c, struct err *err);
 
 #endif

@@ -363,6 +363,39 @@ const struct section section_x509pop = { "NodeAttestor \"x509pop\"", ORDER_PLUGI
 const struct section section_join_token = { "NodeAttestor \"join_token\"", ORDER_PLUGIN_DATA, sizeof(struct raw_in_mem),
 					    in_mem_options };
 
+static const struct option upstream_disk_options[] = {
+	OPT(STRING, raw_upstream_disk, cert_file_path, "cert_file_path", NULL, "Certificate of the CA above, PEM"),
+	OPT(STRING, raw_upstream_disk, key_file_path, "key_file_path", NULL, "Its private key, PEM"),
+	OPT(STRING, raw_upstream_disk, bundle_file_path, "bundle_file_path", NULL,
+	    "Roots above it, PEM; needed unless it is self-signed"),
+	END,
+};
+const struct section section_upstream_disk = { "UpstreamAuthority \"disk\"", ORDER_PLUGIN_DATA,
+					       sizeof(struct raw_upstream_disk), upstream_disk_options };
+
+static const struct option upstream_experimental_options[] = {
+	REFUSED(BOOL, raw_upstream_experimental, require_pq_kem, "require_pq_kem",
+		"the connection would go on without a post-quantum key exchange; remove the key",
+		"TLS with post-quantum groups only"),
+	END,
+};
+static const struct section section_upstream_experimental = { "UpstreamAuthority \"spire\" experimental",
+							      ORDER_PLUGIN_DATA,
+							      sizeof(struct raw_upstream_experimental),
+							      upstream_experimental_options };
+
+static const struct option upstream_spire_options[] = {
+	OPT(STRING, raw_upstream_spire, server_address, "server_address", NULL, "Host of the server above"),
+	OPT(STRING, raw_upstream_spire, server_port, "server_port", NULL, "Its port"),
+	OPT(STRING, raw_upstream_spire, workload_api_socket, "workload_api_socket", NULL,
+	    "Workload API socket of the agent that gives this server its identity"),
+	BLOCK(BLOCK, raw_upstream_spire, experimental, "experimental", &section_upstream_experimental,
+	      "Not settled keys"),
+	END,
+};
+const struct section section_upstream_spire = { "UpstreamAuthority \"spire\"", ORDER_PLUGIN_DATA,
+						sizeof(struct raw_upstream_spire), upstream_spire_options };
+
 static const struct option datastore_options[] = {
 	OPT(NODE, raw_datastore, database_type, "database_type", NULL,
 	    "sqlite3, postgres, mysql, aws_postgres or aws_mysql"),
@@ -410,4 +443,6 @@ void config_each_option(void (*each)(const struct config_option *option, void *c
 	each_of(&section_datastore, "plugins.DataStore.sql.plugin_data", each, ctx);
 	each_of(&section_keys_disk, "plugins.KeyManager.disk.plugin_data", each, ctx);
 	each_of(&section_x509pop, "plugins.NodeAttestor.x509pop.plugin_data", each, ctx);
+	each_of(&section_upstream_disk, "plugins.UpstreamAuthority.disk.plugin_data", each, ctx);
+	each_of(&section_upstream_spire, "plugins.UpstreamAuthority.spire.plugin_data", each, ctx);
 }

@@ -157,20 +157,28 @@ void jwt_authority_free(struct jwt_authority *authority)
 struct keyring_held {
 	struct keyring keyring; /* first: what the others see */
 	atomic_int references;
-	struct buf server_cert;
+	struct arena *arena; /* of the server's chain */
 };
 
 struct keyring *keyring_new(struct x509_authority *x509, struct jwt_authority *jwt, EVP_PKEY *server_key,
-			    struct span server_cert, int64_t server_not_before_s, int64_t server_not_after_s)
+			    const struct span *server_chain, size_t n_server_chain, int64_t server_not_before_s,
+			    int64_t server_not_after_s)
 {
 	struct keyring_held *held = xcalloc(1, sizeof *held);
+	struct span *chain;
 
 	atomic_init(&held->references, 1);
-	held->server_cert = buf_of(server_cert);
+	held->arena = arena_new();
+	chain = arena_alloc(held->arena, n_server_chain * sizeof *chain);
+	for (size_t i = 0; i < n_server_chain; i++)
+		chain[i] = (struct span){ arena_memdup(held->arena, server_chain[i].data, server_chain[i].len),
+					  server_chain[i].len };
 	held->keyring = (struct keyring){
 		.x509 = x509,
 		.jwt = jwt,
-		.server_cert = { held->server_cert.data, held->server_cert.len },
+		.server_cert = n_server_chain > 0 ? chain[0] : (struct span){ 0 },
+		.server_chain = chain,
+		.n_server_chain = n_server_chain,
 		.server_key = server_key,
 		.server_not_before_s = server_not_before_s,
 		.server_not_after_s = server_not_after_s,
@@ -195,7 +203,7 @@ void keyring_unref(struct keyring *keyring)
 	x509_authority_free(keyring->x509);
 	jwt_authority_free(keyring->jwt);
 	EVP_PKEY_free(keyring->server_key); /* OpenSSL wipes what it frees of a key */
-	buf_done(&held->server_cert);
+	arena_free(held->arena);
 	free(held);
 }
 

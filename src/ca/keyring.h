@@ -44,14 +44,19 @@ struct jwt_authority {
 struct keyring {
 	struct x509_authority *x509; /* NULL: cannot sign X.509 */
 	struct jwt_authority *jwt;   /* NULL: cannot sign JWT */
-	struct span server_cert;     /* the server's own X509-SVID (server-api.md 5.4), signed by `x509` */
+	struct span server_cert;     /* the server's own X509-SVID (server-api.md 5.4) */
+	/* How it is shown: `server_cert`, then what leads from its signer, which may be the authority before `x509`, to
+	 * a root. */
+	const struct span *server_chain;
+	size_t n_server_chain;
 	EVP_PKEY *server_key;
 	int64_t server_not_before_s, server_not_after_s;
 };
 
-/* Takes the authorities and the server's key over, copies the certificate. One reference. */
+/* Takes the authorities and the server's key over, copies its chain (leaf first; may be empty). One reference. */
 struct keyring *keyring_new(struct x509_authority *x509, struct jwt_authority *jwt, EVP_PKEY *server_key,
-			    struct span server_cert, int64_t server_not_before_s, int64_t server_not_after_s);
+			    const struct span *server_chain, size_t n_server_chain, int64_t server_not_before_s,
+			    int64_t server_not_after_s);
 struct keyring *keyring_ref(struct keyring *keyring); /* thread-safe */
 void keyring_unref(struct keyring *keyring);          /* thread-safe; the last one wipes and frees. NULL is fine */
 OWNABLE_STRUCT(keyring, keyring_unref)

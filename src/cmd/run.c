@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `run`: builds every layer in order and takes them down in reverse (contract server-operation.md 8.1 to 8.3). The main thread
- * runs the main loop: it accepts connections, serves the pages, keeps the authorities, and hears the signals. */
+/* `run`: builds every layer in order and takes them down in reverse (contract server-operation.md 8.1 to 8.3). The main
+ * thread runs the main loop: it accepts connections, serves the pages, keeps the authorities, and hears the signals. */
 #include "cmd/run_flags.h"
 
 #include "api/limit.h"
@@ -10,6 +10,7 @@
 #include "api/serve.h"
 #include "base/clock.h"
 #include "base/task.h"
+#include "ca/upstream.h"
 #include "ca/x509pop.h"
 #include "raft/node.h"
 
@@ -49,7 +50,8 @@ static void tighten_umask(void)
 	umask(wanted);
 	if (wanted == present)
 		return;
-	snprintf(text, sizeof text, "Current umask %#04o is too permissive; setting umask %#04o", (unsigned)present, (unsigned)wanted);
+	snprintf(text, sizeof text, "Current umask %#04o is too permissive; setting umask %#04o", (unsigned)present,
+		 (unsigned)wanted);
 	log_warn(text);
 }
 
@@ -60,7 +62,8 @@ static void log_configured(const struct config *config, struct arena *arena)
 	for (size_t i = 0; i < config->admin_ids.n; i++)
 		ids = arena_printf(arena, "%s%s\"%s\"", ids, i == 0 ? "" : ",", config->admin_ids.items[i]);
 	log_info("Configured", KV_LIST("admin_ids", ids == NULL ? "null" : arena_printf(arena, "[%s]", ids)),
-		 KV("data_dir", config->data_dir), KV("launch_log_level", log_level_name(config->log.level)), KV("version", VERSION));
+		 KV("data_dir", config->data_dir), KV("launch_log_level", log_level_name(config->log.level)),
+		 KV("version", VERSION));
 }
 
 /* Keys that are there are read before anything is written; a new file may lie in a directory that is yet to be made. */
@@ -96,7 +99,26 @@ static enum code open_x509pop(struct run *run)
 	if (!from->enabled)
 		return CODE_OK;
 	if (x509pop_open(&options, &run->server.x509pop, &why) != CODE_OK)
-		return err_set(&run->err, why.code, "failed to configure plugin \"x509pop\": rpc error: code = %s desc = %s",
+		return err_set(&run->err, why.code,
+			       "failed to configure plugin \"x509pop\": rpc error: code = %s desc = %s",
+			       code_name(why.code), why.text);
+	return CODE_OK;
+}
+
+static enum code open_upstream(struct run *run)
+{
+	const struct config_upstream *from = &run->config.upstream;
+	const struct upstream_disk_options disk = { from->cert_file_path, from->key_file_path, from->bundle_file_path };
+	struct err why = { 0 };
+
+	if (from->kind == UPSTREAM_SPIRE)
+		return err_set(&run->err, CODE_UNIMPLEMENTED,
+			       "UpstreamAuthority \"spire\" is not built in this version: the CA would not be signed "
+			       "upstream; remove the block");
+	if (from->kind == UPSTREAM_DISK &&
+	    upstream_disk_open(&disk, clock_wall_s(), &run->server.upstream_disk, &why) != CODE_OK)
+		return err_set(&run->err, why.code,
+			       "failed to configure plugin \"disk\": rpc error: code = %s desc = %s",
 			       code_name(why.code), why.text);
 	return CODE_OK;
 }
@@ -114,7 +136,8 @@ static enum code open_state(struct run *run)
 	return replica_start(&options, &server->replica, &run->err);
 }
 
-/* What can be wrong without our having written anything: another server's port, keys that cannot be read, bad options. */
+/* What can be wrong without our having written anything: another server's port, keys that cannot be read, bad options.
+ */
 static enum code check(struct run *run)
 {
 	struct config_notes notes;
@@ -124,10 +147,13 @@ static enum code check(struct run *run)
 	TRY(rc);
 	if (run->config.cluster.enabled)
 		return err_set(&run->err, CODE_UNIMPLEMENTED,
-			       "the configuration has a cluster {} block, and this version runs a single server only: remove the block");
+			       "the configuration has a cluster {} block, and this version runs a single server only: "
+			       "remove the block");
 	if (run->config.federation_configured)
-		log_warn("The federation section has no effect in this version: no bundle endpoint is served, no bundle is fetched");
+		log_warn("The federation section has no effect in this version: no bundle endpoint is served, no "
+			 "bundle is fetched");
 	TRY(open_x509pop(run));
+	TRY(open_upstream(run));
 	TRY(open_keys(run, true));
 	return serve_bind(&run->server, run->loop, &run->serve, &run->err);
 }
@@ -223,6 +249,7 @@ static void take_down(struct run *run)
 	replica_stop(server->replica);
 	loop_free(run->loop);
 	x509pop_close(server->x509pop);
+	upstream_disk_close(server->upstream_disk);
 	key_manager_close(run->keys);
 	keyring_slot_free(server->keyring);
 	limiters_free(server->limiters);

@@ -377,5 +377,5 @@ void harness_authorities(struct harness *h)
 	ca_key = NULL; /* the authority's now */
 	must(jwt_authority_new(jwt_key, kid, jwt.expires_at, &signer, &err), &err);
 	jwt_key = NULL;
-	keyring_swap(h->server->keyring, keyring_new(x509, signer, NULL, (struct span){ 0 }, 0, 0));
+	keyring_swap(h->server->keyring, keyring_new(x509, signer, NULL, NULL, 0, 0, 0));
 }

@@ -360,10 +360,11 @@ TEST(keys_that_would_widen_access_are_refused)
 		  "server.experimental.auth_opa_policy_engine = {...} (line 1) is not supported: " },
 		{ SERVER("") " telemetry { Prometheus { tls { cert_file = \"x\" } } }",
 		  "telemetry.Prometheus.tls = {...} (line 1)" },
-		{ "server { " HEAD "}\nplugins {\nUpstreamAuthority \"disk\" {} NodeAttestor \"aws_iid\" {} }",
-		  "plugins.UpstreamAuthority \"disk\" (line 3) is not supported: the CA would be self-signed instead "
-		  "of signed "
-		  "upstream; remove the block; plugins.NodeAttestor \"aws_iid\" (line 3) is not supported: " },
+		{ "server { " HEAD "}\nplugins {\nUpstreamAuthority \"vault\" {} NodeAttestor \"aws_iid\" {} }",
+		  "plugins.UpstreamAuthority \"vault\" (line 3) is not supported: the CA would not be signed by it; "
+		  "use "
+		  "UpstreamAuthority \"disk\" or \"spire\", or remove the block; plugins.NodeAttestor \"aws_iid\" "
+		  "(line 3) is not supported: " },
 		{ "server { " HEAD "} plugins { KeyManager \"aws_kms\" {} }",
 		  "plugins.KeyManager \"aws_kms\" (line 1)" },
 		{ "server { " HEAD "} plugins { CredentialComposer \"uniqueid\" {} }",
@@ -376,7 +377,7 @@ TEST(keys_that_would_widen_access_are_refused)
 		check_refused(cases[i].text, cases[i].error);
 	CHECK_CODE(load("server { " HEAD
 			" audit_log_enabled = false proxy_protocol_trusted_cidrs = [] experimental { require_pq_kem = "
-			"false } }\nplugins { UpstreamAuthority \"disk\" { enabled = false } }"),
+			"false } }\nplugins { UpstreamAuthority \"vault\" { enabled = false } }"),
 		   CODE_OK);
 }
 

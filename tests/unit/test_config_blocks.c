@@ -209,6 +209,20 @@ TEST(plugins_that_are_built)
 			     "connection_string = \"x\" } }",
 		      NULL);
 	check_plugins("KeyManager disk plugin_data { keys_path = \"k\" }", NULL);
+	CHECK_NUM(config.upstream.kind, UPSTREAM_NONE);
+	check_plugins(MEMORY "UpstreamAuthority disk { plugin_data { cert_file_path = \"c\" key_file_path = \"k\" } }",
+		      NULL);
+	CHECK_NUM(config.upstream.kind, UPSTREAM_DISK);
+	CHECK_STR(config.upstream.cert_file_path, "c");
+	CHECK_STR(config.upstream.key_file_path, "k");
+	CHECK(config.upstream.bundle_file_path == NULL);
+	check_plugins(MEMORY "UpstreamAuthority spire { plugin_data { server_address = \"h\" server_port = 8081 "
+			     "workload_api_socket = \"/s\" experimental { require_pq_kem = false } } }",
+		      NULL);
+	CHECK_NUM(config.upstream.kind, UPSTREAM_SPIRE);
+	CHECK_STR(config.upstream.server_address, "h");
+	CHECK_STR(config.upstream.server_port, "8081");
+	CHECK_STR(config.upstream.workload_api_socket, "/s");
 }
 
 TEST(mistakes_of_plugins)
@@ -237,6 +251,26 @@ TEST(mistakes_of_plugins)
 		  "failed to configure plugin \"x509pop\": rpc error: code = InvalidArgument desc = max_intermediates "
 		  "and max_rsa_key_size "
 		  "must not be negative" },
+		{ MEMORY "UpstreamAuthority disk {} UpstreamAuthority spire { plugin_data { server_address = \"h\" "
+			 "server_port = 1 workload_api_socket = \"/s\" } }",
+		  "plugin type \"UpstreamAuthority\" constraint not satisfied: expected at most 1 but got 2" },
+		{ MEMORY "UpstreamAuthority spire { plugin_data { server_port = 1 } }",
+		  "failed to configure plugin \"spire\": rpc error: code = InvalidArgument desc = server_address is "
+		  "required" },
+		{ MEMORY "UpstreamAuthority spire { plugin_data { server_address = \"h\" } }",
+		  "failed to configure plugin \"spire\": rpc error: code = InvalidArgument desc = server_port is "
+		  "required" },
+		{ MEMORY "UpstreamAuthority spire { plugin_data { server_address = \"h\" server_port = 1 } }",
+		  "failed to configure plugin \"spire\": rpc error: code = InvalidArgument desc = workload_api_socket "
+		  "is required" },
+		{ MEMORY "UpstreamAuthority spire { plugin_data { server_address = \"h\" server_port = 65536 "
+			 "workload_api_socket = \"/s\" } }",
+		  "failed to configure plugin \"spire\": rpc error: code = InvalidArgument desc = server_port "
+		  "\"65536\" is no port" },
+		{ MEMORY "UpstreamAuthority spire { plugin_data { server_address = \"h\" server_port = 1 "
+			 "workload_api_socket = \"/s\" experimental { require_pq_kem = true } } }",
+		  "plugins.UpstreamAuthority.spire.plugin_data.experimental.require_pq_kem = true (line 1) is not "
+		  "supported: the connection would go on without a post-quantum key exchange; remove the key" },
 		{ SQL MEMORY "DataStore foo {}", "only one DataStore plugin is allowed" },
 		{ MEMORY "DataStore foo {}",
 		  "pluggability for the DataStore is deprecated; only the built-in \"sql\" plugin is supported" },

@@ -360,7 +360,7 @@ static struct keyring *keyring_for(const char *kid)
 	CHECK_CODE(x509_authority_new(ca, svid.cert, NULL, 0, &x509_authority, &err), CODE_OK);
 	CHECK_CODE(jwt_authority_new(jwt, kid, 1800003600, &jwt_authority, &err), CODE_OK);
 	EVP_PKEY_up_ref(ca);
-	return keyring_new(x509_authority, jwt_authority, ca, svid.cert, svid.not_before_s, svid.not_after_s);
+	return keyring_new(x509_authority, jwt_authority, ca, &svid.cert, 1, svid.not_before_s, svid.not_after_s);
 }
 
 TEST(slot_hands_out_references)
@@ -413,8 +413,7 @@ TEST(rotation_while_others_sign)
 
 		keyring_swap(slot, i % 2 == 0 ? keyring_for("n")
 					      : keyring_new(x509_authority_copy(current->x509),
-							    jwt_authority_copy(current->jwt), NULL, (struct span){ 0 },
-							    0, 0));
+							    jwt_authority_copy(current->jwt), NULL, NULL, 0, 0, 0));
 	}
 	atomic_store(&stop, true);
 	for (int i = 0; i < 2; i++)
