@@ -41,7 +41,9 @@ struct conn_pool {
 	struct link ready; /* want to write, or broke while they wrote */
 	size_t n;
 	struct message flush;
-	bool posted;
+	bool posted, ends;
+	void (*ended)(void *ctx); /* see conn_pool_end */
+	void *ended_ctx;
 	int passes;          /* the flush waits for this turn's tasks */
 	struct conn *writer; /* whose `writable` runs */
 	struct buf gathered; /* its output */
@@ -66,6 +68,7 @@ struct conn {
 	int polled; /* the events asked for */
 	enum state state;
 	int handles;       /* of libuv, open */
+	bool any_protocol;
 	bool broken, more; /* writing failed; wants `writable` */
 	bool given_up;     /* conn_close has begun */
 	struct err *why;   /* of `broken` */
@@ -75,16 +78,30 @@ static const struct err fine; /* the peer has closed it */
 
 /* --- the end --- */
 
+static void free_if_done(struct conn_pool *pool)
+{
+	void (*ended)(void *ctx) = pool->ended;
+	void *ctx = pool->ended_ctx;
+
+	if (!pool->ends || pool->n > 0 || pool->posted)
+		return;
+	conn_pool_free(pool);
+	if (ended != NULL)
+		ended(ctx);
+}
+
 static void on_handle_closed(uv_handle_t *handle)
 {
 	struct conn *conn = handle->data;
+	struct conn_pool *pool = conn->pool;
 
 	if (--conn->handles > 0)
 		return;
 	list_remove(&conn->link);
-	conn->pool->n--;
+	pool->n--;
 	free(conn->why);
 	free(conn);
+	free_if_done(pool);
 }
 
 static void destroy(struct conn *conn)
@@ -289,6 +306,7 @@ static void flush_ready(struct message *message)
 		list_remove(first);
 		flush_one(LIST_ITEM(first, struct conn, ready));
 	}
+	free_if_done(pool);
 }
 
 void conn_want_write(struct conn *conn)
@@ -388,7 +406,7 @@ static bool shake(struct conn *conn)
 	struct err *err = &conn->pool->err;
 	enum tls_result result = tls_handshake(conn->tls, err);
 
-	if (result == TLS_OK && !tls_alpn_agreed(conn->tls)) {
+	if (result == TLS_OK && !conn->any_protocol && !tls_alpn_agreed(conn->tls)) {
 		err_set(err, CODE_UNAVAILABLE, "TLS handshake failed: the client does not offer the protocol (ALPN)");
 		refuse(conn, err);
 		return false;
@@ -523,6 +541,7 @@ enum code conn_open(struct conn_pool *pool, const struct conn_options *options, 
 	conn->events = options->events;
 	conn->ctx = options->ctx;
 	conn->fd = options->fd;
+	conn->any_protocol = options->any_protocol;
 	conn->state = conn->tls != NULL ? SHAKING : OPEN;
 	list_init(&conn->ready);
 	list_push(&pool->conns, &conn->link);
@@ -544,6 +563,12 @@ void conn_timer(struct conn *conn, int64_t ms)
 		uv_timer_stop(&conn->timer);
 	else
 		uv_timer_start(&conn->timer, on_timer, (uint64_t)ms, 0);
+}
+
+void conn_hand_over(struct conn *conn, const struct conn_events *events, void *ctx)
+{
+	conn->events = events;
+	conn->ctx = ctx;
 }
 
 bool conn_is_tls(const struct conn *conn)
@@ -588,4 +613,13 @@ void conn_pool_abort(struct conn_pool *pool)
 
 	LIST_FOR_SAFE (item, &pool->conns)
 		end(LIST_ITEM(item, struct conn, link), &why);
+}
+
+void conn_pool_end(struct conn_pool *pool, void (*done)(void *ctx), void *ctx)
+{
+	pool->ends = true;
+	pool->ended = done;
+	pool->ended_ctx = ctx;
+	conn_pool_abort(pool);
+	free_if_done(pool);
 }

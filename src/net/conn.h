@@ -24,6 +24,9 @@ struct conn_pool *conn_pool_new(struct loop *loop);
 void conn_pool_free(struct conn_pool *pool); /* NULL is fine; no connection may be left */
 size_t conn_pool_count(const struct conn_pool *pool);
 void conn_pool_abort(struct conn_pool *pool); /* breaks every connection now: `closed`, without flushing */
+/* While the loop runs: aborts, and frees the pool once the last connection is gone; then `done`, if there is one. No
+ * connection may be opened in it any more. */
+void conn_pool_end(struct conn_pool *pool, void (*done)(void *ctx), void *ctx);
 OWNABLE_STRUCT(conn_pool, conn_pool_free)
 
 struct conn_events {
@@ -40,6 +43,7 @@ struct conn_options {
 	bool tcp;                /* a TCP socket */
 	struct tls_context *tls; /* NULL: plain */
 	int64_t handshake_ms;    /* TLS: it is broken if the handshake takes longer */
+	bool any_protocol;       /* TLS: a client that does not agree to the context's protocol is welcome, too */
 	const struct conn_events *events;
 	void *ctx;  /* theirs */
 	void *peer; /* of the TLS context's verify callback */
@@ -50,6 +54,9 @@ enum code conn_open(struct conn_pool *pool, const struct conn_options *options, 
 /* No event comes any more. What has been written is sent, the peer is given a moment to take it, then the connection is
  * freed. `writable` is called once more before (from within) if `flush`. */
 void conn_close(struct conn *conn, bool flush);
+
+/* Another owner from here on; from within `opened` at the latest. */
+void conn_hand_over(struct conn *conn, const struct conn_events *events, void *ctx);
 
 void conn_want_write(struct conn *conn); /* `writable` will be called in this turn, or once the peer reads again */
 void conn_write(struct conn *conn, const void *data, size_t len); /* within `writable` only */

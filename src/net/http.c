@@ -1,74 +1,53 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One read buffer a connection, one answer at a time: the next request is looked at when the answer before it has been written. */
+/* One read buffer a connection. An answer is made when the connection takes output, so the next request is looked at
+ * when the answer before it is on its way; those that came in one piece are answered in one piece. The list of
+ * connections begins with the one that has been quiet for the longest. */
 #include "net/http.h"
 
 #include "base/arena.h"
 #include "base/list.h"
 
 #include <assert.h>
-#include <netdb.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { HEAD_MAX = 16 << 10, HEAD_MS = 10 * 1000, IDLE_MS = 60 * 1000, CONNECTIONS_MAX = 256, BACKLOG = 128 };
+enum { HEAD_MAX = 16 << 10, HEAD_MS = 10 * 1000, IDLE_MS = 60 * 1000, CONNECTIONS = 256, PIPELINE_MAX = 64 << 10 };
 
 struct http_server {
-	uv_tcp_t tcp;
-	uv_loop_t *uv;
-	http_handler *handler;
-	void *ctx;
+	struct http_options options;
+	struct listener *listener;
+	struct conn_pool *pool;
 	struct link connections;
 	size_t n_connections;
-	bool closing, tcp_closed;
+	void (*done)(void *ctx);
+	void *done_ctx;
 };
 
 struct connection {
 	struct link link;
 	struct http_server *server;
-	uv_tcp_t tcp;
-	uv_timer_t timer;
-	uv_write_t write;
-	struct buf in, out;
-	int open_handles;
-	bool closing, writing, last;
+	struct conn *conn;
+	struct buf in;
+	bool last, begun; /* no request is read any more; a head has begun and its time runs */
 };
 
-static void server_free_if_done(struct http_server *server)
+static void forget(struct connection *c)
 {
-	if (server->closing && server->tcp_closed && server->n_connections == 0)
-		free(server);
-}
-
-static void handle_closed(uv_handle_t *handle)
-{
-	struct connection *c = handle->data;
-	struct http_server *server = c->server;
-
-	if (--c->open_handles > 0)
-		return;
 	list_remove(&c->link);
-	server->n_connections--;
+	c->server->n_connections--;
 	buf_done(&c->in);
-	buf_done(&c->out);
 	free(c);
-	server_free_if_done(server);
 }
 
-static void hang_up(struct connection *c)
+static void hang_up(struct connection *c, bool flush)
 {
-	if (c->closing)
-		return;
-	c->closing = true;
-	uv_close((uv_handle_t *)&c->tcp, handle_closed);
-	uv_close((uv_handle_t *)&c->timer, handle_closed);
-}
-
-static void expired(uv_timer_t *timer)
-{
-	hang_up(timer->data);
+	conn_close(c->conn, flush);
+	forget(c);
 }
 
 static const char *reason(int status)
@@ -89,40 +68,23 @@ static const char *reason(int status)
 	}
 }
 
-static void next_request(struct connection *c);
-
-static void written(uv_write_t *write, int status)
+static void send_answer(struct connection *c, const struct http_answer *answer, bool without_body)
 {
-	struct connection *c = write->data;
-
-	c->writing = false;
-	if (status != 0 || c->last)
-		hang_up(c);
-	else if (!c->closing)
-		next_request(c);
-}
-
-static void send_answer(struct connection *c, struct http_answer *answer, bool without_body)
-{
-	char date[64];
+	char date[64], head[512];
 	time_t now = time(NULL);
 	struct tm tm;
-	uv_buf_t bytes;
+	int len;
 
 	gmtime_r(&now, &tm);
 	strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-	c->out.len = 0;
-	buf_printf(&c->out, "HTTP/1.1 %d %s\r\n", answer->status, reason(answer->status));
-	buf_printf(&c->out, "Content-Type: %s\r\nDate: %s\r\nContent-Length: %zu\r\n", answer->content_type, date, answer->body.len);
-	buf_puts(&c->out, c->last ? "Connection: close\r\n\r\n" : "\r\n");
+	len = snprintf(head, sizeof head,
+		       "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nDate: %s\r\nContent-Length: %zu\r\n%s\r\n",
+		       answer->status, reason(answer->status), answer->content_type, date, answer->body.len,
+		       c->last ? "Connection: close\r\n" : "");
+	assert(len > 0 && (size_t)len < sizeof head);
+	conn_write(c->conn, head, (size_t)len);
 	if (!without_body)
-		buf_append(&c->out, answer->body.data, answer->body.len);
-	buf_done(&answer->body);
-	bytes = uv_buf_init((char *)c->out.data, (unsigned)c->out.len);
-	c->write.data = c;
-	c->writing = true;
-	if (uv_write(&c->write, (uv_stream_t *)&c->tcp, &bytes, 1, written) != 0)
-		hang_up(c);
+		conn_write(c->conn, answer->body.data, answer->body.len);
 }
 
 static void refuse(struct connection *c, int status)
@@ -132,6 +94,7 @@ static void refuse(struct connection *c, int status)
 	c->last = true;
 	buf_printf(&answer.body, "%d %s\n", status, reason(status));
 	send_answer(c, &answer, false);
+	buf_done(&answer.body);
 }
 
 /* The value of a header in `head` (NUL-terminated lines, CR stripped later), or NULL. */
@@ -185,6 +148,7 @@ static bool split_request_line(char *head, struct http_request *request, bool *h
 
 static void serve_head(struct connection *c, char *head)
 {
+	const struct http_options *options = &c->server->options;
 	struct http_answer answer = { .status = 200, .content_type = "text/plain; charset=utf-8" };
 	struct http_request request;
 	bool http_1_0 = false;
@@ -197,149 +161,185 @@ static void serve_head(struct connection *c, char *head)
 		return;
 	}
 	c->last = close || http_1_0;
-	c->server->handler(c->server->ctx, &request, &answer);
+	options->handler(options->ctx, &request, &answer);
 	send_answer(c, &answer, strcmp(request.method, "HEAD") == 0);
+	buf_done(&answer.body);
 }
 
-static void next_request(struct connection *c)
+/* One request of those that have come. False: there is none, wait. */
+static bool next_request(struct connection *c)
 {
-	uint8_t *end = memmem(c->in.data == NULL ? (uint8_t *)"" : c->in.data, c->in.len, "\r\n\r\n", 4);
+	uint8_t *end = c->in.len == 0 ? NULL : memmem(c->in.data, c->in.len, "\r\n\r\n", 4);
 	OWN_BUF head = { 0 };
 
-	if (end == NULL && c->in.len >= HEAD_MAX) {
+	if (end == NULL && c->in.len < HEAD_MAX)
+		return false;
+	if (end == NULL || end - c->in.data >= HEAD_MAX) {
 		refuse(c, 431);
-		return;
-	}
-	if (end == NULL) {
-		uv_timer_start(&c->timer, expired, c->in.len == 0 ? IDLE_MS : HEAD_MS, 0);
-		return;
+		return true;
 	}
 	if (memchr(c->in.data, '\0', (size_t)(end - c->in.data)) != NULL) {
 		refuse(c, 400);
-		return;
+		return true;
 	}
 	buf_append(&head, c->in.data, (size_t)(end - c->in.data) + 2);
 	buf_consume(&c->in, (size_t)(end - c->in.data) + 4);
-	uv_timer_start(&c->timer, expired, IDLE_MS, 0);
+	c->begun = false;
 	serve_head(c, (char *)(uintptr_t)buf_text(&head));
+	return true;
 }
 
-static void give_room(uv_handle_t *handle, size_t hint __attribute__((unused)), uv_buf_t *out)
+/* A head has HEAD_MS from its first byte on, however it trickles in. */
+static void set_time(struct connection *c)
 {
-	struct connection *c = handle->data;
-
-	buf_reserve(&c->in, 4096);
-	*out = uv_buf_init((char *)c->in.data + c->in.len, (unsigned)(c->in.cap - c->in.len));
+	if (c->in.len > 0 && c->begun)
+		return;
+	c->begun = c->in.len > 0;
+	conn_timer(c->conn, c->begun ? HEAD_MS : IDLE_MS);
 }
 
-static void received(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes __attribute__((unused)))
-{
-	struct connection *c = stream->data;
+/* --- events of the connection --- */
 
-	if (n < 0) {
-		hang_up(c);
+static void conn_opened(void *ctx)
+{
+	struct connection *c = ctx;
+	struct http_server *server = c->server;
+	struct conn *conn = c->conn;
+
+	if (server->options.other != NULL && tls_alpn_agreed(conn_tls(conn))) {
+		forget(c);
+		server->options.other(server->options.ctx, server->pool, conn);
 		return;
 	}
-	c->in.len += (size_t)n;
-	if (c->in.len > 2 * HEAD_MAX) /* it sends on while we answer */
-		hang_up(c);
-	else if (!c->writing && !c->last && n > 0)
-		next_request(c);
+	conn_timer(conn, HEAD_MS);
 }
 
-static void accepted(uv_stream_t *stream, int status)
+static void conn_data(void *ctx, const uint8_t *data, size_t len)
 {
-	struct http_server *server = stream->data;
-	struct connection *c;
+	struct connection *c = ctx;
 
-	if (status != 0)
+	if (c->in.len > PIPELINE_MAX) { /* it sends on while we answer */
+		hang_up(c, false);
 		return;
-	c = xcalloc(1, sizeof *c);
+	}
+	buf_append(&c->in, data, len);
+	set_time(c);
+	conn_want_write(c->conn);
+}
+
+static void conn_writable(void *ctx)
+{
+	struct connection *c = ctx;
+	bool served = false;
+
+	while (!c->last && conn_room(c->conn) && next_request(c))
+		served = true;
+	if (c->last) {
+		hang_up(c, true);
+		return;
+	}
+	if (served) {
+		list_remove(&c->link);
+		list_push(&c->server->connections, &c->link);
+		if (c->in.len == 0)
+			buf_done(&c->in);
+		set_time(c);
+	}
+	if (!conn_room(c->conn))
+		conn_want_write(c->conn);
+}
+
+static void conn_tick(void *ctx)
+{
+	hang_up(ctx, false);
+}
+
+static void conn_closed(void *ctx, const struct err *why __attribute__((unused)))
+{
+	forget(ctx);
+}
+
+/* --- the server --- */
+
+static void accepted(void *ctx, int fd)
+{
+	static const struct conn_events events = { conn_opened, conn_data, conn_writable, conn_tick, conn_closed };
+	struct http_server *server = ctx;
+	struct connection *c = xcalloc(1, sizeof *c);
+	const struct conn_options options = {
+		.fd = fd,
+		.tcp = true,
+		.tls = server->options.tls,
+		.handshake_ms = HEAD_MS,
+		.any_protocol = true,
+		.events = &events,
+		.ctx = c,
+	};
+	struct err err;
+
+	if (server->n_connections >= server->options.connections)
+		hang_up(LIST_ITEM(server->connections.next, struct connection, link), false);
 	c->server = server;
-	c->open_handles = 2;
-	c->tcp.data = c->timer.data = c;
 	list_init(&c->link);
+	if (conn_open(server->pool, &options, &c->conn, &err) != CODE_OK) {
+		free(c);
+		return;
+	}
 	list_push(&server->connections, &c->link);
 	server->n_connections++;
-	uv_tcp_init(server->uv, &c->tcp);
-	uv_timer_init(server->uv, &c->timer);
-	if (uv_accept(stream, (uv_stream_t *)&c->tcp) != 0 || server->n_connections > CONNECTIONS_MAX ||
-	    uv_read_start((uv_stream_t *)&c->tcp, give_room, received) != 0) {
-		hang_up(c);
-		return;
-	}
-	uv_timer_start(&c->timer, expired, HEAD_MS, 0);
+	conn_timer(c->conn, HEAD_MS);
 }
 
-static enum code resolve(const char *address, int port, struct sockaddr_storage *out, struct err *err)
+struct http_server *http_serve(struct loop *loop, struct listener *listener, const struct http_options *options)
 {
-	const struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-	struct addrinfo *found;
-	char service[16];
-	int rc;
+	struct http_server *server = xcalloc(1, sizeof *server);
 
-	snprintf(service, sizeof service, "%d", port);
-	rc = getaddrinfo(address[0] == '\0' ? NULL : address, service, &hints, &found);
-	if (rc != 0)
-		return err_set(err, CODE_INVALID_ARGUMENT, "listen tcp: lookup %s: %s", address, gai_strerror(rc));
-	memcpy(out, found->ai_addr, found->ai_addrlen);
-	freeaddrinfo(found);
-	return CODE_OK;
-}
-
-static void listener_closed(uv_handle_t *handle)
-{
-	struct http_server *server = handle->data;
-
-	server->tcp_closed = true;
-	server_free_if_done(server);
-}
-
-void http_close(struct http_server *server)
-{
-	if (server == NULL)
-		return;
-	server->closing = true;
-	LIST_FOR_SAFE(item, &server->connections)
-		hang_up(LIST_ITEM(item, struct connection, link));
-	uv_close((uv_handle_t *)&server->tcp, listener_closed);
-}
-
-enum code http_listen(struct loop *loop, const char *address, int port, http_handler *handler, void *ctx, struct http_server **out,
-		      struct err *err)
-{
-	struct sockaddr_storage at = { 0 };
-	struct http_server *server;
-	int rc;
-
-	TRY(resolve(address, port, &at, err));
-	server = xcalloc(1, sizeof *server);
-	server->uv = loop_uv(loop);
-	server->handler = handler;
-	server->ctx = ctx;
+	server->options = *options;
+	if (server->options.connections == 0)
+		server->options.connections = CONNECTIONS;
+	server->listener = listener;
+	server->pool = conn_pool_new(loop);
 	list_init(&server->connections);
-	uv_tcp_init(server->uv, &server->tcp);
-	server->tcp.data = server;
-	rc = uv_tcp_bind(&server->tcp, (const struct sockaddr *)&at, 0);
-	if (rc == 0)
-		rc = uv_listen((uv_stream_t *)&server->tcp, BACKLOG, accepted);
-	if (rc != 0) {
-		OWN_BUF what = { 0 };
+	listener_accept(listener, accepted, server);
+	return server;
+}
 
-		http_close(server);
-		buf_printf(&what, strchr(address, ':') != NULL ? "listen tcp [%s]:%d: bind" : "listen tcp %s:%d: bind", address, port);
-		return err_errno(err, CODE_UNAVAILABLE, -rc, buf_text(&what), NULL);
-	}
-	*out = server;
+enum code http_listen(struct loop *loop, const char *address, int port, http_handler *handler, void *ctx,
+		      struct http_server **out, struct err *err)
+{
+	const struct http_options options = { .handler = handler, .ctx = ctx };
+	struct listener *listener;
+
+	TRY(listener_tcp(loop, address, port, &listener, err));
+	*out = http_serve(loop, listener, &options);
 	return CODE_OK;
 }
 
 int http_port(const struct http_server *server)
 {
-	struct sockaddr_storage at;
-	int len = sizeof at;
+	return listener_port(server->listener);
+}
 
-	if (uv_tcp_getsockname(&server->tcp, (struct sockaddr *)&at, &len) != 0)
-		return 0;
-	return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port);
+static void pool_ended(void *ctx)
+{
+	struct http_server *server = ctx;
+
+	if (server->done != NULL)
+		server->done(server->done_ctx);
+	free(server);
+}
+
+void http_close_then(struct http_server *server, void (*done)(void *ctx), void *ctx)
+{
+	if (server == NULL)
+		return;
+	server->done = done;
+	server->done_ctx = ctx;
+	listener_close(server->listener);
+	conn_pool_end(server->pool, pool_ended, server);
+}
+
+void http_close(struct http_server *server)
+{
+	http_close_then(server, NULL, NULL);
 }
