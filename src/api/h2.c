@@ -330,8 +330,11 @@ static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *out, siz
 	}
 	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
 	if (n == stream->queued && stream->finished) {
-		*flags |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM;
-		nghttp2_submit_trailer(session, id, nv, to_nv(stream->trailers, nv));
+		*flags |= NGHTTP2_DATA_FLAG_EOF;
+		if (stream->trailers != NULL) {
+			*flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+			nghttp2_submit_trailer(session, id, nv, to_nv(stream->trailers, nv));
+		}
 	}
 	return (ssize_t)n;
 }
@@ -591,8 +594,9 @@ enum code h2_open(struct conn_pool *pool, const struct h2_options *options, stru
 		.ctx = h2,
 		.peer = options->ctx,
 	};
+	bool is_open = options->tls == NULL || options->conn != NULL;
 	int64_t now = clock_mono_ms();
-	enum code rc;
+	enum code rc = CODE_OK;
 
 	h2->events = options->events;
 	h2->ctx = options->ctx;
@@ -602,7 +606,11 @@ enum code h2_open(struct conn_pool *pool, const struct h2_options *options, stru
 	h2->ping_ms = h2->drain_ms = h2->age_ms = INT64_MAX;
 	if (options->max_age_ms > 0)
 		h2->age_ms = now + (int64_t)((double)options->max_age_ms * (0.9 + 0.2 * rand_unit()));
-	rc = conn_open(pool, &conn, &h2->conn, err);
+	h2->conn = options->conn;
+	if (h2->conn != NULL)
+		conn_hand_over(h2->conn, &events, h2);
+	else
+		rc = conn_open(pool, &conn, &h2->conn, err);
 	if (rc != CODE_OK) {
 		free(h2);
 		return rc;
@@ -610,7 +618,7 @@ enum code h2_open(struct conn_pool *pool, const struct h2_options *options, stru
 	begin_session(h2, options->slab);
 	h2->settings_by_ms = conn.handshake_ms; /* from when the connection is open */
 	*out = h2;
-	if (options->tls == NULL) {
+	if (is_open) {
 		h2->settings_by_ms += now;
 		set_timer(h2);
 		conn_want_write(h2->conn);

@@ -29,7 +29,8 @@ struct h2_events { /* to whom `ctx` (the connection's) and `user` (a stream's) b
 enum { H2_SLAB = 20 << 10 }; /* nghttp2's buffer for a frame of 16 KiB, in whole pages */
 
 struct h2_options {
-	int fd; /* taken over, also on failure */
+	struct conn *conn; /* one that is open already (conn_hand_over); NULL: one is made of the next three */
+	int fd;            /* taken over, also on failure */
 	bool tcp;
 	struct tls_context *tls; /* NULL: plain */
 	int64_t max_age_ms;      /* GOAWAY after so long, +-10 %; 0: never */

@@ -5,6 +5,7 @@
 
 #include "api/auth.h"
 #include "api/grpc.h"
+#include "api/shown.h"
 #include "api/h2.h"
 #include "base/clock.h"
 #include "base/limits.h"
@@ -26,8 +27,7 @@ enum { LOOPS_MAX = 64, STOP_POLL_MS = 10, WARN_AGAIN_MS = 60 * 1000 };
 struct serving {
 	struct api_loop api;
 	struct tls_context *tls;
-	struct keyring *keyring; /* whose server certificate `identity` is */
-	struct identity *identity;
+	struct shown shown;
 	struct message drain, abort;
 };
 
@@ -49,32 +49,6 @@ struct handover {
 	int fd;
 	bool tcp;
 };
-
-/* --- what a handshake shows: on the api loop's thread --- */
-
-static struct identity *current_identity(void *ctx)
-{
-	struct serving *serving = ctx;
-	OWN_STRUCT(keyring) keyring = keyring_current(serving->api.server->keyring);
-	struct identity *identity;
-	struct err err = { 0 };
-
-	if (keyring == NULL || keyring->server_key == NULL)
-		return NULL;
-	if (keyring != serving->keyring) {
-		if (identity_new(keyring->server_key, keyring->server_chain, keyring->n_server_chain, &identity,
-				 &err) != CODE_OK) {
-			log_error("Cannot show the server's certificate", KV("subsystem_name", "endpoints"),
-				  KV("error", err.text));
-			return NULL;
-		}
-		identity_unref(serving->identity);
-		serving->identity = identity;
-		keyring_unref(serving->keyring);
-		serving->keyring = TAKE(keyring);
-	}
-	return identity_ref(serving->identity);
-}
 
 /* --- accepting: on main --- */
 
@@ -147,8 +121,8 @@ static enum code open_loop(struct serving *serving, struct server *server, size_
 {
 	const struct tls_options tls = {
 		.alpn = TLS_ALPN_H2,
-		.identity = current_identity,
-		.ctx = serving,
+		.identity = shown_identity,
+		.ctx = &serving->shown,
 		.verify = grpc_verify_client,
 	};
 	char name[16];
@@ -157,6 +131,7 @@ static enum code open_loop(struct serving *serving, struct server *server, size_
 	serving->drain.deliver = deliver_drain;
 	serving->abort.deliver = deliver_abort;
 	serving->api.server = server;
+	serving->shown.slot = server->keyring;
 	list_init(&serving->api.conns);
 	serving->api.loop = loop_new(name);
 	serving->api.pool = conn_pool_new(serving->api.loop);
@@ -174,8 +149,7 @@ static void free_loop(struct serving *serving)
 	slab_free(serving->api.slab);
 	reader_close(serving->api.reader);
 	trust_cache_free(serving->api.trust);
-	identity_unref(serving->identity);
-	keyring_unref(serving->keyring);
+	shown_done(&serving->shown);
 }
 
 /* Each connection is a descriptor: take what we may have, as Go's runtime does. */

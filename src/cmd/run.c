@@ -3,6 +3,7 @@
  * thread runs the main loop: it accepts connections, serves the pages, keeps the authorities, and hears the signals. */
 #include "cmd/run_flags.h"
 
+#include "api/endpoint.h"
 #include "api/limit.h"
 #include "api/pages.h"
 #include "api/prune.h"
@@ -32,6 +33,7 @@ struct run {
 	struct loop *loop;
 	struct serve *serve;
 	struct pages *pages;
+	struct endpoint *endpoint;
 	uv_signal_t signals[4];
 	size_t n_signals;
 	struct wait stop; /* ended by SIGINT or SIGTERM */
@@ -149,12 +151,13 @@ static enum code check(struct run *run)
 		return err_set(&run->err, CODE_UNIMPLEMENTED,
 			       "the configuration has a cluster {} block, and this version runs a single server only: "
 			       "remove the block");
-	if (run->config.federation_configured)
-		log_warn("The federation section has no effect in this version: no bundle endpoint is served, no "
-			 "bundle is fetched");
+	if (run->config.n_federates_with > 0)
+		log_warn("federates_with has no effect in this version: no bundle is fetched");
 	TRY(open_x509pop(run));
 	TRY(open_upstream(run));
 	TRY(open_keys(run, true));
+	if (run->config.bundle_endpoint.enabled)
+		TRY(endpoint_bind(&run->server, &run->endpoint, &run->err));
 	return serve_bind(&run->server, run->loop, &run->serve, &run->err);
 }
 
@@ -220,6 +223,8 @@ static enum code serve_until_stopped(struct run *run)
 	TRY(rotation_init(server->rotation, &run->err));
 	TRY(serve_start(run->serve, &run->err));
 	TRY(pages_start(server, run->loop, &run->pages, &run->err));
+	if (run->endpoint != NULL)
+		TRY(endpoint_start(run->endpoint, &run->err));
 	rotation_run(server->rotation);
 	prune_run(server, run->loop);
 	task_wait(&run->stop, INT64_MAX);
@@ -234,6 +239,7 @@ static void live(void *arg)
 	if (run->code == CODE_OK)
 		run->code = serve_until_stopped(run);
 	atomic_store(&run->server.stopping, true);
+	endpoint_stop(run->endpoint);
 	serve_stop(run->serve);
 	pages_stop(run->pages);
 	for (size_t i = 0; i < run->n_signals; i++)
@@ -245,6 +251,7 @@ static void take_down(struct run *run)
 {
 	struct server *server = &run->server;
 
+	endpoint_free(run->endpoint);
 	rotation_free(server->rotation);
 	replica_stop(server->replica);
 	loop_free(run->loop);

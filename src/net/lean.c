@@ -33,7 +33,7 @@ static const struct {
 	{ OSSL_OP_MAC, { "HMAC" } },
 	{ OSSL_OP_KDF, { "HKDF", "TLS13-KDF", "TLS1-PRF" } },
 	{ OSSL_OP_RAND, { "CTR-DRBG", "SEED-SRC" } },
-	{ OSSL_OP_KEYMGMT, { "EC", "RSA", "ED25519", "X25519" } },
+	{ OSSL_OP_KEYMGMT, { "EC", "RSA", "RSA-PSS", "ED25519", "X25519" } }, /* RSA-PSS: how RSA signs in TLS 1.3 */
 	{ OSSL_OP_KEYEXCH, { "ECDH", "X25519" } },
 	{ OSSL_OP_SIGNATURE, { "ECDSA", "RSA", "ED25519" } },
 	{ OSSL_OP_DECODER, { "EC", "RSA", "ED25519" } },

@@ -27,6 +27,7 @@ struct tls_context {
 	struct tls_options options;
 	SSL_CTX *ssl;
 	struct identity *identity; /* what `ssl` shows */
+	bool other_type;           /* it had one with another type of key, which `ssl` shows still */
 	unsigned char alpn[32];    /* length, name */
 };
 
@@ -231,12 +232,31 @@ static enum code renew_identity(struct tls_context *context, struct err *err)
 	if (SSL_CTX_use_cert_and_key(context->ssl, identity_leaf(identity), identity_key(identity),
 				     identity_rest(identity), 1) != 1)
 		return tls_err(err, CODE_INTERNAL, "cannot use a TLS identity");
+	if (context->identity != NULL &&
+	    EVP_PKEY_get_base_id(identity_key(context->identity)) != EVP_PKEY_get_base_id(identity_key(identity)))
+		context->other_type = true;
 	identity_unref(context->identity);
 	context->identity = TAKE(identity);
 	return CODE_OK;
 }
 
+<<<<<<< HEAD
 /* --- a session --- */
+=======
+/* A context keeps a certificate for each type of key, and cannot forget one: the session gets what it is to show. */
+static enum code show_present_alone(struct tls *tls, struct err *err)
+{
+	const struct identity *identity = tls->context->identity;
+
+	SSL_certs_clear(tls->ssl);
+	if (SSL_use_cert_and_key(tls->ssl, identity_leaf(identity), identity_key(identity), identity_rest(identity), 1) != 1)
+		return tls_err(err, CODE_INTERNAL, "cannot use a TLS identity");
+	return CODE_OK;
+}
+
+/* --- a session ------------------------------------------------------------------------------------------------------
+ */
+>>>>>>> 602ee89 (The bundle endpoint serves the own bundle, with the server's SVID or with a certificate from files, over HTTP/1.1 and HTTP/2)
 
 enum code tls_new(struct tls_context *context, void *peer, struct buf *wire, struct tls **out, struct err *err)
 {
@@ -255,6 +275,8 @@ enum code tls_new(struct tls_context *context, void *peer, struct buf *wire, str
 	BIO_set_data(bio, tls);
 	BIO_set_init(bio, 1);
 	SSL_set_bio(tls->ssl, bio, bio);
+	if (context->other_type)
+		TRY(show_present_alone(tls, err));
 	SSL_set_app_data(tls->ssl, tls);
 	if (context->options.client)
 		SSL_set_connect_state(tls->ssl);
