@@ -240,9 +240,6 @@ static enum code renew_identity(struct tls_context *context, struct err *err)
 	return CODE_OK;
 }
 
-<<<<<<< HEAD
-/* --- a session --- */
-=======
 /* A context keeps a certificate for each type of key, and cannot forget one: the session gets what it is to show. */
 static enum code show_present_alone(struct tls *tls, struct err *err)
 {
@@ -254,9 +251,7 @@ static enum code show_present_alone(struct tls *tls, struct err *err)
 	return CODE_OK;
 }
 
-/* --- a session ------------------------------------------------------------------------------------------------------
- */
->>>>>>> 602ee89 (The bundle endpoint serves the own bundle, with the server's SVID or with a certificate from files, over HTTP/1.1 and HTTP/2)
+/* --- a session --- */
 
 enum code tls_new(struct tls_context *context, void *peer, struct buf *wire, struct tls **out, struct err *err)
 {
