@@ -490,7 +490,8 @@ static void on_dialled(void *ctx, int fd, int number, const char *why)
 		return;
 	peer->bereft = false;
 	tell_notices(links); /* `down` before `dead` */
-	links->events->dead(links->ctx, peer->id);
+	if (!links->closed)
+		links->events->dead(links->ctx, peer->id);
 }
 
 struct wire *wire_new(struct links *links, enum link_kind kind, bool dialled)

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 #include <sys/socket.h>
 
 static struct err err;
@@ -132,6 +133,35 @@ TEST(garbage_ends_the_connection_and_nothing_else)
 	CHECK(is_up(a, b) && is_up(b, a));
 	CHECK_NUM(a->downs + b->downs, 0);
 	CHECK_NUM(a->messages + a->requests, 0);
+	stop_all();
+}
+
+/* A client that speaks TLS 1.2 at most gets an alert. */
+TEST(only_tls_13_is_spoken)
+{
+	struct node *a = node(1);
+	SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+	BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
+	uint8_t answer[64];
+	ssize_t n = -1;
+	char *hello;
+	SSL *ssl;
+	int fd = dial_raw(a->port);
+
+	SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION);
+	ssl = SSL_new(context);
+	SSL_set_bio(ssl, in, out);
+	SSL_set_connect_state(ssl);
+	CHECK(SSL_do_handshake(ssl) < 1);
+	n = BIO_get_mem_data(out, &hello);
+	CHECK(send(fd, hello, (size_t)n, MSG_NOSIGNAL) == n);
+	UNTIL((n = recv(fd, answer, sizeof answer, MSG_DONTWAIT)) >= 0);
+	CHECK(n >= 7);
+	CHECK_NUM(answer[0], 21); /* alert */
+	CHECK_NUM(answer[6], 70); /* protocol_version */
+	close(fd);
+	SSL_free(ssl);
+	SSL_CTX_free(context);
 	stop_all();
 }
 
