@@ -157,7 +157,7 @@ void api_server_rotate(struct api_server *server, int64_t ttl_s)
 
 	keyring_swap(server->h->server->keyring,
 		     keyring_new(x509_authority_copy(keyring->x509), jwt_authority_copy(keyring->jwt), own.key,
-				 own.cert, clock_wall_s(), clock_wall_s() + ttl_s));
+				 &own.cert, 1, clock_wall_s(), clock_wall_s() + ttl_s));
 }
 
 struct client *api_server_local(struct api_server *server)
