@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # make                 the release binary build/release/trefoil
-# make check           unit tests under ASan+UBSan        make tsan   the same under TSan
+# make check           unit tests and the simulator under ASan+UBSan    make tsan   the unit tests under TSan
 # make install DESTDIR= PREFIX=/usr/local
 # V=1 shows the commands. What the build needs: deploy/deps installs it.
 
@@ -119,6 +119,7 @@ unit: $(if $(UNIT),$(B)/tests/test_$(UNIT),$(UNITS))
 
 check: layers
 	$(Q)$(MAKE) --no-print-directory MODE=asan unit all
+	$(Q)$(MAKE) --no-print-directory MODE=asan SECONDS=20 simulate
 
 # Steps of tests/run against the release binary: real processes, recorded answers, SPIRE's own suites.
 e2e golden suites: all

@@ -231,7 +231,7 @@ static void tell_fates(struct core *core, struct link *list, uint64_t upto, bool
  * ahead of its log, which a new leader may then seem to truncate. R14: nothing while a copy is being installed. */
 static void hand_on(struct core *core)
 {
-	uint64_t upto = core_commit(core);
+	uint64_t upto = core_commit(core) < core->given ? core_commit(core) : core->given; /* R13 */
 	struct entry *entries[128];
 
 	if (core_rule(core, 4) && upto > core->durable)
@@ -536,6 +536,7 @@ void core_flush(struct core *core)
 {
 	reads_flush(core);
 	core_settle(core);
+	core_tell_commit(core);
 }
 
 /* -- submissions ------------------------------------------------------------------------------------------------- */

@@ -67,7 +67,8 @@ struct core_io {
 	/* Leader: this peer needs entries that are gone; send it a copy of the state beside the core, `at_least` this
 	 * index, then core_copy_sent. Asked again and again: to be ignored while a copy is under way. */
 	void (*copy_wanted)(void *ctx, uint64_t peer, uint64_t at_least);
-	/* Follower: is a copy that says this of itself here, whole and synced, under a temporary name? (R15) */
+	/* Follower: is a copy that says this of itself here, whole and synced, under a temporary name? (R15)
+	 * It may turn out not to be needed: then install does not follow. */
 	bool (*copy_ready)(void *ctx, const struct core_triple *state);
 	/* Take it over: rename, then drop the log (log_reset is not called for it), then core_installed. Asynchronous;
 	 * a failure ends the process. Nothing is applied until then (R14). */
@@ -110,7 +111,8 @@ struct entry *core_founding_entry(const struct conf *conf);
 
 void core_tick(struct core *core, int64_t now_ms);
 int64_t core_deadline(const struct core *core); /* when core_tick is due; always later than the last tick */
-/* Once at the end of each turn of the loop, before it sleeps: starts the round for reads that came in this turn. */
+/* Once at the end of each turn of the loop, before it sleeps: starts the round for reads that came in this turn, and
+ * tells the followers what was committed in it. */
 void core_flush(struct core *core);
 
 /* A message of a member's connection. Anything but OK: close that connection (PERMISSION_DENIED: the sender was removed

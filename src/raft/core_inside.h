@@ -31,6 +31,7 @@ struct core_peer {
 	bool streaming, probed, reading;
 	uint64_t begin, next, end; /* [begin, next) sent and not acknowledged, [next, end] to be sent */
 	int64_t moved_ms;          /* when the stream began or an answer moved it */
+	uint64_t told;             /* the commit index that was last sent to it */
 };
 
 struct core {
@@ -111,6 +112,7 @@ void core_notice_role(struct core *core);
 void core_send_message(struct core *core, const struct raft_message *message);
 void core_streams_reset(struct core *core);
 void core_stream_reset(struct core_peer *peer);
+void core_tell_commit(struct core *core);
 void core_stream_answer(struct core *core, uint64_t from, uint64_t rejected, uint64_t last_index);
 
 #endif

@@ -228,9 +228,9 @@ static void receive_snapshot(struct core *core, uint64_t from, const struct peer
 		log_error("another node says that it leads in this node's term", KV_NUM("member", (int64_t)from));
 		return;
 	}
-	/* R9: once is enough. R15: the file is here, or this is not for us. A state behind what was applied is no gain,
-	 * whatever the library thinks of it. */
-	if (core->installing || state.index <= core->handed || !core->io->copy_ready(core->ctx, &state))
+	/* R9: once is enough. R15: the file is here, or this is not for us. A state behind what was applied is not
+	 * taken: the library answers that it has all that, which the leader has to hear. */
+	if (core->installing || (state.index > core->handed && !core->io->copy_ready(core->ctx, &state)))
 		return;
 	in.install_snapshot.term = message->term;
 	in.install_snapshot.last_index = state.index;

@@ -12,9 +12,12 @@
 #include <assert.h>
 #include <string.h>
 
+enum { STALLED = 10 }; /* election timeouts without an answer */
+
 void core_stream_reset(struct core_peer *peer)
 {
 	peer->streaming = peer->probed = false;
+	peer->told = 0;
 }
 
 void core_streams_reset(struct core *core)
@@ -23,10 +26,12 @@ void core_streams_reset(struct core *core)
 		core_stream_reset(&core->peers[i]);
 }
 
+/* Every append tells the commit index too. */
 static bool send_append(struct core *core, uint64_t to, uint64_t prev, uint64_t prev_term, struct entry *const *entries,
 			size_t n)
 {
 	struct peer_message out = { .kind = PEER_APPEND, .term = raft_current_term(&core->raft) };
+	struct core_peer *peer;
 
 	out.append.prev_index = prev;
 	out.append.prev_term = prev_term;
@@ -34,7 +39,33 @@ static bool send_append(struct core *core, uint64_t to, uint64_t prev, uint64_t 
 	out.append.n = (unsigned)n;
 	if (n > 0)
 		memcpy(out.append.entries, entries, n * sizeof(entries[0]));
-	return core->io->send(core->ctx, to, &out);
+	if (!core->io->send(core->ctx, to, &out))
+		return false;
+	peer = core_peer_get(core, to);
+	if (peer != NULL)
+		peer->told = out.append.commit;
+	return true;
+}
+
+/* The library tells followers with the next entries or the next heartbeat what is committed. Who waits for his write on
+ * a follower should not wait for that: at the end of a turn in which nothing else has told them, an empty append does.
+ * It is anchored at what the peer is known to have, or has before this arrives. */
+void core_tell_commit(struct core *core)
+{
+	uint64_t commit = core_commit(core);
+
+	if (!core_is_leader(core) || !core_ready(core))
+		return;
+	for (unsigned i = 0; i < core->n_peers; i++) {
+		struct core_peer *peer = &core->peers[i];
+		uint64_t anchor = peer->streaming ? peer->next - 1 : core_match(core, peer->id);
+
+		if (peer->told >= commit || anchor == 0 || peer->contact_ms < 0 ||
+		    core->now - peer->contact_ms > (int64_t)core->election)
+			continue;
+		if (mirror_term_of(core->mirror, anchor) != 0)
+			send_append(core, peer->id, anchor, mirror_term_of(core->mirror, anchor), NULL, 0);
+	}
 }
 
 /* One piece at peer->next. False: the stream is over, or waits. */
@@ -98,7 +129,8 @@ static void append_out(struct core *core, uint64_t to, const struct raft_append_
 
 	if (peer == NULL || want->term != raft_current_term(&core->raft) || !core_is_leader(core))
 		return;
-	if (peer->streaming && core->now - peer->moved_ms > (int64_t)core->election)
+	if (peer->streaming && !peer->reading && core->now - peer->moved_ms > STALLED * (int64_t)core->election &&
+	    core->io->queued(core->ctx, to) == 0)
 		core_stream_reset(peer);
 	if (want->n_entries > 0) {
 		if (!peer->streaming || first < peer->begin || first > peer->end + 1)

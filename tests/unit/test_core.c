@@ -640,6 +640,55 @@ TEST(reads_need_a_majority)
 	core_free(box.core);
 }
 
+TEST(followers_hear_at_once_what_is_committed)
+{
+	start_founder(3, 1);
+	win_election();
+	store_all();
+	acknowledge(2, 2);
+	box.n_sent = 0;
+	core_flush(box.core);
+	CHECK(last_sent(PEER_APPEND, 2) != NULL);
+	CHECK_NUM(last_sent(PEER_APPEND, 2)->append.commit, 2);
+	CHECK_NUM(last_sent(PEER_APPEND, 2)->append.n, 0);
+	CHECK_NUM(last_sent(PEER_APPEND, 2)->append.prev_index, 2);
+	CHECK(last_sent(PEER_APPEND, 3) == NULL); /* has never been heard */
+	box.n_sent = 0;
+	core_flush(box.core);
+	CHECK_NUM(box.n_sent, 0);
+	core_free(box.core);
+}
+
+TEST(long_logs_go_in_pieces) /* R17 */
+{
+	unsigned pieces = 0;
+
+	start_founder(3, 1);
+	win_election();
+	store_all();
+	acknowledge(2, 2);
+	for (int i = 0; i < 4; i++) {
+		used = 0; /* nobody looks at these again */
+		CHECK_CODE(submit(20), CODE_OK);
+		for (unsigned j = 0; j < 20; j++)
+			core_withdraw(box.core, &submissions[j]);
+	}
+	tick(60);
+	for (unsigned i = 0; i < box.n_sent; i++)
+		if (box.to[i] == 3 && box.sent[i].kind == PEER_APPEND && box.sent[i].append.n > 0) {
+			CHECK_NUM(box.sent[i].append.n, PEER_ENTRIES_MAX);
+			pieces++;
+		}
+	CHECK_NUM(pieces, 1); /* one until it has answered: it may have to reject it */
+	tick(60);
+	CHECK_NUM(last_sent(PEER_APPEND, 3)->append.n, 0); /* not again, but a heartbeat behind it */
+	CHECK_NUM(last_sent(PEER_APPEND, 3)->append.prev_index, 65);
+	acknowledge(3, 65);
+	CHECK_NUM(last_sent(PEER_APPEND, 3)->append.n, 17);
+	CHECK_NUM(last_sent(PEER_APPEND, 3)->append.prev_index, 65);
+	core_free(box.core);
+}
+
 TEST(a_paused_leader_asks_itself_first) /* R21 */
 {
 	start_founder(3, 1);
