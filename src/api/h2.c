@@ -34,7 +34,7 @@ enum {
 	DRAIN_PING_MS = 60 * 1000, /* a client that does not answer the PING */
 };
 enum { BUCKET = 1000, BUCKET_PER_S = 33 }; /* as nghttp2's later versions do for resets */
-enum { COST_RESET = 1, COST_PRIORITY = 1, COST_EMPTY_DATA = 1, COST_SETTINGS = 10, COST_PING = 30 };
+enum { COST_RESET = 1, COST_EMPTY_DATA = 1, COST_SETTINGS = 10, COST_PING = 30 };
 
 static const uint8_t drain_ping[8] = "draining", alive_ping[8] = "alive???";
 
@@ -245,9 +245,6 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 	case NGHTTP2_RST_STREAM:
 		charge(h2, COST_RESET);
 		break;
-	case NGHTTP2_PRIORITY:
-		charge(h2, COST_PRIORITY);
-		break;
 	case NGHTTP2_SETTINGS:
 		h2->settings_by_ms = INT64_MAX;
 		if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
@@ -388,6 +385,9 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 	struct h2 *h2 = arg;
 	struct h2_stream *stream;
 
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.last_stream_id == INT32_MAX)
+		nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE,
+				    drain_ping); /* nghttp2 would send it first, if it could */
 	if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
 		return 0;
 	h2->sent_since_ping = true;
@@ -421,6 +421,8 @@ static void conn_data(void *ctx, const uint8_t *data, size_t len)
 	h2->heard_ms = clock_mono_ms();
 	taken = nghttp2_session_mem_recv(h2->session, data, len);
 	if (taken < 0) {
+		if (taken == NGHTTP2_ERR_FLOODED)
+			nghttp2_session_terminate_session(h2->session, NGHTTP2_ENHANCE_YOUR_CALM);
 		err_set(&err, CODE_UNAVAILABLE, "HTTP/2: %s", nghttp2_strerror((int)taken));
 		give_up(h2, true, &err);
 	} else if (is_over(h2)) {
@@ -633,8 +635,7 @@ void h2_drain(struct h2 *h2, int64_t ping_ms)
 		return;
 	h2->drains = true;
 	h2->drain_ms = clock_mono_ms() + ping_ms;
-	nghttp2_submit_shutdown_notice(h2->session);
-	nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, drain_ping);
+	nghttp2_submit_shutdown_notice(h2->session); /* the PING follows it: on_frame_sent */
 	conn_want_write(h2->conn);
 	set_timer(h2);
 }
