@@ -532,6 +532,11 @@ int64_t core_deadline(const struct core *core)
 	return at > core->now ? at : core->now + 1;
 }
 
+void core_capacity(struct core *core, uint16_t units)
+{
+	core->capacity = units; /* goes into the library and to the leader with the next step */
+}
+
 void core_flush(struct core *core)
 {
 	reads_flush(core);

@@ -42,7 +42,7 @@ struct core {
 	uint32_t without;
 	int64_t now;
 	unsigned election, heartbeat;
-	uint16_t capacity, min_capacity;
+	uint16_t capacity;
 	bool stepping, started;
 
 	struct mirror *mirror;

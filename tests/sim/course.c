@@ -271,7 +271,8 @@ static void mishap(struct node *nobody, void *arg, uint64_t number)
 		net_reset(a->id, b->id);
 	} else if (a != b && sim_chance(500)) {
 		net_stall(a->id, b->id, sim_between(10, 3000));
-	} else if (sim_chance(300)) {
+	} else if (sim_chance(300) &&
+		   a->paused_until <= now) { /* one at a time: its events wait for the end of it, in order */
 		counters.pauses++;
 		a->paused_until = now + sim_tailed(600, 8000);
 	}

@@ -143,9 +143,13 @@ static struct conf conf_of(unsigned voters, unsigned standbys)
 	return conf;
 }
 
+static uint16_t min_capacity;
+
 static enum code start(const struct core_recovered *found, uint64_t id)
 {
-	struct core_options options = { .id = id, .election_ms = 300, .now_ms = 1000, .io = &io };
+	struct core_options options = {
+		.id = id, .election_ms = 300, .now_ms = 1000, .io = &io, .min_capacity = min_capacity
+	};
 
 	memset(&box, 0, sizeof(box));
 	used = 0;
@@ -274,6 +278,21 @@ TEST(a_single_voter_leads_at_once)
 	CHECK_NUM(status.durable, 4);
 	CHECK(status.conf_committed);
 	CHECK(core_deadline(box.core) > box.now);
+	core_free(box.core);
+}
+
+TEST(a_full_disk_refuses_writes_before_it_is_full)
+{
+	min_capacity = 2;
+	start_founder(1, 1);
+	min_capacity = 0;
+	core_capacity(box.core, 1);
+	CHECK_CODE(submit(1), CODE_RESOURCE_EXHAUSTED);
+	CHECK_STR(err.text, "the disks of a majority have no room for the log");
+	CHECK_NUM(box.writes, 0);
+	core_capacity(box.core, 2);
+	CHECK_CODE(submit(1), CODE_OK);
+	CHECK_NUM(box.last, 2);
 	core_free(box.core);
 }
 
