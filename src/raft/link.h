@@ -120,7 +120,7 @@ struct link_events {
 	void (*silent)(void *ctx, uint64_t member);
 	/* To be answered with link_answer, now or later. */
 	void (*request)(void *ctx, struct link_request *request);
-	/* A higher start counter of a member: to be durable on return. */
+	/* A higher start counter of a member: to be durable on return (seen.h). */
 	void (*started)(void *ctx, uint64_t member, uint64_t starts, const uint8_t boot[LINK_BOOT_LEN]);
 	/* A member shows a new key that its old one has signed: the owner may propose the new pin. NULL is fine. */
 	void (*rotated)(void *ctx, uint64_t member, const struct pin *old, const struct pin *now);
@@ -147,8 +147,9 @@ struct link_options {
 /* On the loop's thread or before it runs; so all that follows, unless it says otherwise. Before link_set_self this node
  * is in no cluster: it refuses all that come, and may only join and ask. */
 enum code link_open(const struct link_options *options, struct links **out, struct err *err);
-/* Ends everything at once; requests under way are told. No event comes any more. Calls of other threads that are
- * under way, or come later while the loop is there, end as not sent. NULL is fine. */
+/* Ends everything at once; requests and copies under way are told, from within this call. No event comes any more.
+ * Calls of other threads that are under way, or come later while the loop is there, end as not sent. To be called
+ * before the loops whose tasks ask are freed, and before the links' own loop is. NULL is fine. */
 void link_close(struct links *links);
 OWNABLE_STRUCT(links, link_close)
 
@@ -197,7 +198,8 @@ struct link_answer {
 enum code link_ask(struct links *links, uint64_t member, uint8_t method, struct span body, int64_t deadline_ms,
 		   struct arena *arena, struct link_answer *answer, struct err *err);
 
-/* The same on the links' loop, without a task: `done` once, never from within. The struct stays until then. */
+/* The same on the links' loop, without a task: `done` once, never from within (but for link_close). The struct stays
+ * until then. */
 struct link_call {
 	void (*done)(struct link_call *call, const struct link_answer *answer);
 	void *inside; /* the link's */

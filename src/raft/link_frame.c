@@ -3,20 +3,20 @@
  * together in a buffer, which grows by what has come. */
 #include "raft/link_frame.h"
 
-#include "base/limits.h"
-
 #include <assert.h>
 #include <string.h>
 
-enum { PART_MAX = 64 << 10, RAFT_MAX = LIMIT_COMMAND + (512 << 10), KEEP = 256 << 10 };
+enum { PART_MAX = 64 << 10, KEEP = 256 << 10 };
 
 size_t link_frame_max(uint8_t type)
 {
 	static const uint32_t max[] = {
-		[LINK_FRAME_HELLO] = 4 << 10, [LINK_FRAME_WELCOME] = 4 << 10,    [LINK_FRAME_REFUSE] = 4 << 10,
-		[LINK_FRAME_RAFT] = RAFT_MAX, [LINK_FRAME_REQUEST] = PART_MAX,   [LINK_FRAME_REPLY] = PART_MAX,
-		[LINK_FRAME_PART] = PART_MAX, [LINK_FRAME_COPY] = PART_MAX + 64, [LINK_FRAME_COPY_DATA] = PART_MAX,
-		[LINK_FRAME_COPY_END] = 32,   [LINK_FRAME_COPY_DONE] = 4 << 10,
+		[LINK_FRAME_HELLO] = 4 << 10,      [LINK_FRAME_WELCOME] = 4 << 10,
+		[LINK_FRAME_REFUSE] = 4 << 10,     [LINK_FRAME_RAFT] = LINK_MESSAGE_MAX,
+		[LINK_FRAME_REQUEST] = PART_MAX,   [LINK_FRAME_REPLY] = PART_MAX,
+		[LINK_FRAME_PART] = PART_MAX,      [LINK_FRAME_COPY] = PART_MAX + 64,
+		[LINK_FRAME_COPY_DATA] = PART_MAX, [LINK_FRAME_COPY_END] = 32,
+		[LINK_FRAME_COPY_DONE] = 4 << 10,
 	};
 
 	return type < sizeof max / sizeof max[0] ? max[type] : 0;
@@ -113,6 +113,13 @@ bool link_frame_next(struct link_frame_reader *reader, const uint8_t **data, siz
 		return false;
 	out->body = (struct span){ reader->body.data, size };
 	return true;
+}
+
+uint8_t link_frame_pending(const struct link_frame_reader *reader)
+{
+	bool seen = reader->have == LINK_FRAME_HEADER && reader->body.len == link_frame_get_u32(reader->header + 1);
+
+	return reader->have < LINK_FRAME_HEADER || seen ? 0 : reader->header[0];
 }
 
 void link_frame_reader_done(struct link_frame_reader *reader)

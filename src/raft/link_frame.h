@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/limits.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,7 +12,7 @@
 
 /* Frames on a connection between nodes: type (1 byte), length of the body (4, big-endian), body. Memory grows with what
  * has arrived, never with what a header claims; what is longer than its type may be ends the connection before that. */
-enum { LINK_FRAME_HEADER = 5 };
+enum { LINK_FRAME_HEADER = 5, LINK_MESSAGE_MAX = LIMIT_COMMAND + (512 << 10) /* of consensus */ };
 
 enum link_frame_type {
 	LINK_FRAME_HELLO = 1,     /* NodeHello (link.proto): the dialler's first words */
@@ -50,6 +51,8 @@ struct link_frame {
  * in err says why, and the connection must end. `allowed`: bit 1 << type for each type that may come now. */
 bool link_frame_next(struct link_frame_reader *reader, const uint8_t **data, size_t *len, uint32_t allowed,
 		     struct link_frame *out, bool *bad, struct err *err);
+/* The type of the frame of which a part has come; 0: none. */
+uint8_t link_frame_pending(const struct link_frame_reader *reader);
 void link_frame_reader_done(struct link_frame_reader *reader);
 
 /* Big-endian numbers. */

@@ -13,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/clock.h"
+#include "raft/codec.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -366,12 +367,25 @@ static uint32_t allowed(const struct wire *wire)
 	return member | 1u << LINK_FRAME_REQUEST | 1u << LINK_FRAME_PART;
 }
 
+_Static_assert((int)PEER_MESSAGE_MAX <= (int)LINK_MESSAGE_MAX, "a frame holds the largest message");
+
+/* Is what has come of a message of consensus, as long as it claims to be, longer than its kind may be? */
+static bool too_long(const uint8_t *head, size_t have, size_t claimed)
+{
+	return have > 0 && claimed > peer_size_max(head[0]);
+}
+
 static void take_raft(struct wire *wire, const struct link_frame *frame)
 {
 	struct links *links = wire->links;
 	struct err err = { 0 };
-	enum code rc = links->events->raft(links->ctx, wire->peer->id, frame->body.data, frame->body.len, &err);
+	enum code rc;
 
+	if (too_long(frame->body.data, frame->body.len, frame->body.len)) {
+		wire_refuse(wire, LINK_REFUSED_PROTOCOL, "a message is longer than its kind may be");
+		return;
+	}
+	rc = links->events->raft(links->ctx, wire->peer->id, frame->body.data, frame->body.len, &err);
 	if (rc != CODE_OK)
 		wire_refuse(wire, rc == CODE_PERMISSION_DENIED ? LINK_REFUSED_REMOVED : LINK_REFUSED_PROTOCOL,
 			    err.text);
@@ -412,6 +426,9 @@ static void on_data(void *ctx, const uint8_t *data, size_t len)
 		take_frame(wire, &frame);
 	if (bad)
 		wire_refuse(wire, LINK_REFUSED_PROTOCOL, err.text);
+	else if (wire->state == WIRE_UP && link_frame_pending(&wire->reader) == LINK_FRAME_RAFT &&
+		 too_long(wire->reader.body.data, wire->reader.body.len, link_frame_get_u32(wire->reader.header + 1)))
+		wire_refuse(wire, LINK_REFUSED_PROTOCOL, "a message is longer than its kind may be");
 }
 
 /* --- the stream's other events --- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/link_nodes.h"
 
+#include "raft/codec.h"
 #include "raft/link_frame.h"
 
 #include <arpa/inet.h>
@@ -67,7 +68,7 @@ static void on_writable(void *ctx, uint64_t member)
 static enum code on_raft(void *ctx, uint64_t from, const uint8_t *data, size_t len, struct err *why)
 {
 	struct node *n = ctx;
-	uint32_t number = link_frame_get_u32(data);
+	uint32_t number = link_frame_get_u32(data + 1);
 
 	(void)from;
 	if (n->refuse_messages)
@@ -76,7 +77,7 @@ static enum code on_raft(void *ctx, uint64_t from, const uint8_t *data, size_t l
 	n->next = number + 1;
 	n->messages++;
 	n->message_bytes += len;
-	for (size_t i = 4; i < len; i += 997)
+	for (size_t i = 5; i < len; i += 997)
 		n->bad_order += data[i] != (uint8_t)(number + i);
 	return CODE_OK;
 }
@@ -328,11 +329,10 @@ bool send_number(struct node *from, struct node *to, uint32_t number, size_t len
 {
 	static uint8_t message[1 << 20];
 
-	message[0] = (uint8_t)(number >> 24);
-	message[1] = (uint8_t)(number >> 16);
-	message[2] = (uint8_t)(number >> 8);
-	message[3] = (uint8_t)number;
-	for (size_t i = 4; i < len; i += 997)
+	message[0] = PEER_APPEND;
+	for (int i = 0; i < 4; i++)
+		message[1 + i] = (uint8_t)(number >> (24 - 8 * i));
+	for (size_t i = 5; i < len; i += 997)
 		message[i] = (uint8_t)(number + i);
 	return link_send(from->links, (uint64_t)(to - nodes), message, len, bulky);
 }

@@ -3,6 +3,7 @@
 #include "base/rand.h"
 #include "lib/link_nodes.h"
 #include "net/stream.h"
+#include "raft/codec.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -133,6 +134,25 @@ TEST(garbage_ends_the_connection_and_nothing_else)
 	CHECK(is_up(a, b) && is_up(b, a));
 	CHECK_NUM(a->downs + b->downs, 0);
 	CHECK_NUM(a->messages + a->requests, 0);
+	stop_all();
+}
+
+TEST(a_message_that_is_too_long_for_its_kind_ends_its_connection)
+{
+	struct node *a, *b;
+	uint8_t *message = calloc(1, 1000000);
+
+	two_up(&a, &b);
+	message[0] = PEER_VOTE;
+	CHECK(link_send(a->links, 2, message, 1000000, false));
+	UNTIL(a->downs == 1 && a->refusals == 1);
+	CHECK_STR(a->why, "a message is longer than its kind may be");
+	UNTIL(is_up(a, b));
+	message[0] = 99;
+	CHECK(link_send(a->links, 2, message, 1, false));
+	UNTIL(a->downs == 2);
+	CHECK_NUM(b->messages, 0);
+	free(message);
 	stop_all();
 }
 
