@@ -106,6 +106,15 @@ sim:
 simulate: $(B)/tests/simulator
 	$< $(if $(SEED),-s $(SEED) -v,-t $(SECONDS)) $(SIMFLAGS)
 
+# make fuzz FUZZ=peer SECONDS=60: tests/fuzz/fuzz_NAME.c under clang's fuzzer; what it finds is left in build/fuzz.
+FUZZ    := peer
+fuzz:
+	@mkdir -p build/fuzz/$(FUZZ)
+	clang -g -O1 -fsanitize=fuzzer,address,undefined -std=gnu11 -D_GNU_SOURCE -iquote src -o build/fuzz/fuzz_$(FUZZ) \
+		tests/fuzz/fuzz_$(FUZZ).c src/raft/codec.c src/raft/conf.c src/raft/entry.c $(addprefix src/base/,err.c buf.c arena.c)
+	cd build/fuzz && ./fuzz_$(FUZZ) -max_total_time=$(SECONDS) -max_len=4096 -print_final_stats=1 $(FUZZ)
+.PHONY: fuzz
+
 .PHONY: gen
 gen: $(GENC)
 $(GENC) &: $(PROTOS)

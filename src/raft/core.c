@@ -3,7 +3,7 @@
  * here: R4, R6, R7, R13, R14, R20, R21. */
 #include "raft/core_inside.h"
 
-#include "base/log.h"
+#include "base/arena.h"
 #include "base/rand.h"
 
 #include <assert.h>
@@ -11,13 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static void *must(void *memory)
-{
-	if (memory == NULL)
-		abort(); /* out of memory ends the process */
-	return memory;
-}
 
 void core_fatal(struct core *core, const char *fmt, ...)
 {
@@ -123,7 +116,7 @@ static void add_removed(struct core *core, uint64_t id)
 		return;
 	if (core->n_removed == core->cap_removed) {
 		core->cap_removed = core->cap_removed * 2 + 8;
-		core->removed = must(realloc(core->removed, core->cap_removed * sizeof(core->removed[0])));
+		core->removed = xrealloc(core->removed, core->cap_removed * sizeof(core->removed[0]));
 	}
 	core->removed[core->n_removed++] = id;
 }
@@ -373,7 +366,7 @@ static void init_raft(struct core *core, const struct core_options *options)
 
 static struct core *core_new(const struct core_options *options)
 {
-	struct core *core = must(calloc(1, sizeof(*core)));
+	struct core *core = xcalloc(1, sizeof(*core));
 
 	assert(options->election_ms >= 12 && options->id > 0);
 	core->io = options->io;
@@ -397,7 +390,7 @@ static void step_start(struct core *core, const struct core_recovered *found, ui
 {
 	struct raft_event event = { .type = RAFT_START };
 	struct raft_snapshot_metadata metadata = { .index = found->state.index, .term = found->state.term };
-	struct raft_entry *entries = must(calloc(n + 1, sizeof(*entries)));
+	struct raft_entry *entries = xcalloc(n + 1, sizeof(*entries));
 
 	for (size_t i = 0; i < n; i++) { /* of the payloads the library reads only those of changes */
 		struct entry *entry = found->entries[i];
@@ -552,10 +545,12 @@ int core_submit_entries(struct core *core, struct entry *const *entries, unsigne
 	struct raft_entry array[CORE_SUBMIT_MAX];
 	struct raft_event event = { .type = RAFT_SUBMIT, .submit = { array, n } };
 	size_t size = entries[0]->type == ENTRY_CHANGE ? entries[0]->len : 8;
-	void *batch = must(raft_malloc(size));
+	void *batch = raft_malloc(size);
 	int rv;
 
 	assert(n > 0 && n <= CORE_SUBMIT_MAX);
+	if (batch == NULL)
+		abort(); /* out of memory ends the process */
 	memset(batch, 0, 8);
 	if (entries[0]->type == ENTRY_CHANGE)
 		memcpy(batch, entries[0]->data, entries[0]->len);

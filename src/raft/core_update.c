@@ -3,7 +3,7 @@
  * Rules kept here: R1, R13, R14, R15. */
 #include "raft/core_inside.h"
 
-#include "base/log.h"
+#include "base/arena.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -21,10 +21,8 @@ static void push_write(struct core *core, uint64_t first, uint64_t last)
 {
 	if (core->n_writes == core->cap_writes) {
 		size_t cap = core->cap_writes * 2 + 16;
-		struct core_write *writes = malloc(cap * sizeof(*writes));
+		struct core_write *writes = xmalloc(cap * sizeof(*writes));
 
-		if (writes == NULL)
-			abort(); /* out of memory ends the process */
 		for (size_t i = 0; i < core->n_writes; i++)
 			writes[i] = *write_at(core, i);
 		free(core->writes);

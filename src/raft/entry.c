@@ -2,6 +2,8 @@
 /* Entries of the log: see entry.h. */
 #include "raft/entry.h"
 
+#include "base/arena.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +13,7 @@ struct entry *entry_new(uint64_t index, uint64_t term, uint8_t type, const void 
 	struct entry *entry;
 
 	assert(len <= UINT32_MAX);
-	entry = malloc(sizeof(*entry) + len);
-	if (entry == NULL)
-		abort(); /* out of memory ends the process: the others go on */
+	entry = xmalloc(sizeof(*entry) + len);
 	atomic_init(&entry->refs, 1);
 	entry->type = type;
 	entry->len = (uint32_t)len;

@@ -3,6 +3,8 @@
  * a ring at their index modulo its size. */
 #include "raft/mirror.h"
 
+#include "base/arena.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,20 +26,13 @@ struct mirror {
 	size_t n_confs, cap_confs;
 };
 
-static void *must(void *memory)
-{
-	if (memory == NULL)
-		abort(); /* out of memory ends the process */
-	return memory;
-}
-
 struct mirror *mirror_new(size_t budget)
 {
-	struct mirror *mirror = must(calloc(1, sizeof(*mirror)));
+	struct mirror *mirror = xcalloc(1, sizeof(*mirror));
 
 	mirror->budget = budget;
 	mirror->size = 64;
-	mirror->ring = must(calloc(mirror->size, sizeof(struct entry *)));
+	mirror->ring = xcalloc(mirror->size, sizeof(struct entry *));
 	mirror->held = 1;
 	return mirror;
 }
@@ -96,7 +91,7 @@ void mirror_free(struct mirror *mirror)
 static void grow_ring(struct mirror *mirror)
 {
 	uint64_t size = mirror->size * 2;
-	struct entry **ring = must(calloc(size, sizeof(struct entry *)));
+	struct entry **ring = xcalloc(size, sizeof(struct entry *));
 
 	for (uint64_t i = mirror->held; i <= mirror->last; i++)
 		ring[i & (size - 1)] = *slot(mirror, i);
@@ -109,7 +104,7 @@ static void add_conf(struct mirror *mirror, uint64_t index, const struct conf *c
 {
 	if (mirror->n_confs == mirror->cap_confs) {
 		mirror->cap_confs = mirror->cap_confs * 2 + 4;
-		mirror->confs = must(realloc(mirror->confs, mirror->cap_confs * sizeof(mirror->confs[0])));
+		mirror->confs = xrealloc(mirror->confs, mirror->cap_confs * sizeof(mirror->confs[0]));
 	}
 	mirror->confs[mirror->n_confs++] = (struct mirror_conf){ index, *conf };
 }
@@ -122,7 +117,7 @@ static void append(struct mirror *mirror, struct entry *entry)
 	if (entry->term > newest) {
 		if (mirror->n_runs == mirror->cap_runs) {
 			mirror->cap_runs = mirror->cap_runs * 2 + 8;
-			mirror->runs = must(realloc(mirror->runs, mirror->cap_runs * sizeof(mirror->runs[0])));
+			mirror->runs = xrealloc(mirror->runs, mirror->cap_runs * sizeof(mirror->runs[0]));
 		}
 		mirror->runs[mirror->n_runs++] = (struct run){ entry->index, entry->term };
 	}
