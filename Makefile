@@ -13,7 +13,7 @@ B       := build/$(MODE)
 GEN     := build/gen
 Q       := $(if $(V),,@)
 
-PKGS    := libuv openssl sqlite3 libnghttp2 libprotobuf-c jansson
+PKGS    := libuv openssl sqlite3 libnghttp2 libprotobuf-c jansson libcurl
 CFLAGS  += -std=gnu11 -iquote src -iquote $(GEN) -MMD -MP -fstack-protector-strong -fstack-clash-protection -pthread
 CFLAGS  += -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers -Werror
 CFLAGS  += -DNAME='"$(NAME)"' -DVERSION='"$(VERSION)"' -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS))

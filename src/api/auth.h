@@ -3,6 +3,7 @@
 #define API_AUTH_H
 
 #include "api/call.h"
+#include "base/id.h"
 #include "ca/x509.h"
 
 #include <openssl/x509.h>
@@ -32,6 +33,10 @@ void trust_cache_free(struct trust_cache *cache); /* NULL is fine */
  * leaf is passed over). */
 enum code auth_verify_client(struct api_loop *api, X509 *leaf, STACK_OF(X509) * chain, struct arena *arena,
 			     struct auth_peer *out, struct err *err);
+
+/* The SPIFFE ID of a leaf, and whether it is one (no CA, no such key usages): UNAUTHENTICATED. */
+enum code auth_leaf_id(X509 *leaf, struct arena *arena, struct spiffe_id *out, struct err *err);
+enum code auth_check_leaf(X509 *leaf, struct err *err);
 
 /* --- A call.
  * -------------------------------------------------------------------------------------------------------------- */

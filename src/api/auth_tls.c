@@ -149,7 +149,7 @@ static enum code current_trust(struct api_loop *api, const char *td, struct aren
 
 /* --- the leaf --- */
 
-static enum code leaf_id(X509 *leaf, struct arena *arena, struct spiffe_id *out, struct err *err)
+enum code auth_leaf_id(X509 *leaf, struct arena *arena, struct spiffe_id *out, struct err *err)
 {
 	OWN(GENERAL_NAMES) names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
 	const ASN1_IA5STRING *uri = NULL;
@@ -171,7 +171,7 @@ static enum code leaf_id(X509 *leaf, struct arena *arena, struct spiffe_id *out,
 			arena, out, err);
 }
 
-static enum code check_leaf(X509 *leaf, struct err *err)
+enum code auth_check_leaf(X509 *leaf, struct err *err)
 {
 	uint32_t flags = X509_get_extension_flags(leaf), usage = X509_get_key_usage(leaf);
 
@@ -294,8 +294,8 @@ enum code auth_verify_client(struct api_loop *api, X509 *leaf, STACK_OF(X509) * 
 
 	if (sk_X509_num(chain) > LIMIT_CHAIN)
 		return err_set(err, CODE_UNAUTHENTICATED, "chain of more than %d certificates", LIMIT_CHAIN);
-	TRY(leaf_id(leaf, arena, &id, err));
-	TRY(check_leaf(leaf, err));
+	TRY(auth_leaf_id(leaf, arena, &id, err));
+	TRY(auth_check_leaf(leaf, err));
 	if (!is_welcome(api->server, &id))
 		return err_set(err, CODE_UNAUTHENTICATED, "unexpected ID \"%s\"", id.text);
 	TRY(read_leaf(leaf, &peer, err));

@@ -351,7 +351,7 @@ static enum code add_key(Pb__Bundle *bundle, const struct jwk *jwk, struct arena
 
 static enum code no_kid(size_t index, enum jwks_rules rules, struct err *err)
 {
-	if (rules == JWKS_SPIRE)
+	if (rules != JWKS_GO_SPIFFE)
 		return err_set(err, CODE_INVALID_ARGUMENT, "missing key ID in jwt-svid entry %zu", index);
 	return err_set(err, CODE_INVALID_ARGUMENT, "error adding authority %zu of JWKS: keyID cannot be empty", index);
 }
@@ -384,6 +384,22 @@ static enum code add_entry(Pb__Bundle *bundle, const struct jwk *jwk, size_t ind
 	return other_use(jwk->use, index, rules, err);
 }
 
+/* What the standard lets a reader pass over: it may be meant for others. */
+static bool is_foreign(const struct json *entry)
+{
+	const char *use, *kty;
+
+	if (entry->kind != JSON_OBJECT || get_string(entry, "use", &use, NULL) != CODE_OK ||
+	    get_string(entry, "kty", &kty, NULL) != CODE_OK)
+		return false; /* malformed: the reader says so */
+	if (strcmp(use, "x509-svid") != 0 && strcmp(use, "jwt-svid") != 0)
+		return true;
+	for (size_t i = 0; i < sizeof key_types / sizeof key_types[0]; i++)
+		if (strcmp(kty, key_types[i].kty) == 0)
+			return false;
+	return kty[0] != '\0';
+}
+
 /* Every key must be readable before the first is judged by its use, as the whole document is parsed first. */
 static enum code read_keys(const struct json *keys, enum jwks_rules rules, Pb__Bundle *bundle, struct arena *arena,
 			   struct err *err)
@@ -406,6 +422,8 @@ static enum code read_keys(const struct json *keys, enum jwks_rules rules, Pb__B
 	for (const struct json *entry = keys->first; entry != NULL; entry = entry->next, index++) {
 		OWN_JWK jwk = { 0 };
 
+		if (rules == JWKS_FETCHED && is_foreign(entry))
+			continue;
 		TRY(read_jwk(entry, arena, &jwk, err));
 		if (first.code == CODE_OK)
 			(void)add_entry(bundle, &jwk, index, rules, arena, &first);
@@ -432,7 +450,7 @@ static enum code read_numbers(const struct json *doc, enum jwks_rules rules, Pb_
 
 	if (sequence != NULL && sequence->kind != JSON_NULL && !json_uint64(sequence, &number))
 		return bad_number(sequence, sequence_name, "uint64", err);
-	if (rules == JWKS_GO_SPIFFE)
+	if (rules != JWKS_SPIRE)
 		bundle->sequence_number = number;
 	if (hint != NULL && hint->kind != JSON_NULL && !json_int64(hint, &bundle->refresh_hint))
 		return bad_number(hint, hint_name, "int64", err);
@@ -446,7 +464,7 @@ static enum code reworded(enum code rc, enum jwks_rules rules, struct err *err)
 	static const char before[] = "unable to parse JWKS: ";
 	size_t len = sizeof before - 1;
 
-	if (rc != CODE_OK && err != NULL && rules == JWKS_SPIRE && strncmp(err->text, before, len) == 0)
+	if (rc != CODE_OK && err != NULL && rules != JWKS_GO_SPIFFE && strncmp(err->text, before, len) == 0)
 		return err_set(err, rc, "failed to decode bundle: %s", err->text + len);
 	return rc;
 }
@@ -459,7 +477,8 @@ static enum code read_doc(const struct json *doc, enum jwks_rules rules, const c
 	pb__bundle__init(bundle);
 	bundle->trust_domain = arena_strdup(arena, trust_domain);
 	if (doc->kind != JSON_OBJECT && doc->kind != JSON_NULL)
-		return not_of_type(doc, rules == JWKS_SPIRE ? "bundleutil.bundleDoc" : "spiffebundle.bundleDoc", err);
+		return not_of_type(doc, rules != JWKS_GO_SPIFFE ? "bundleutil.bundleDoc" : "spiffebundle.bundleDoc",
+				   err);
 	TRY(read_numbers(doc, rules, bundle, err));
 	TRY(read_keys(json_find(doc, "keys"), rules, bundle, arena, err));
 	*out = bundle;

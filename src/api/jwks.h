@@ -14,14 +14,15 @@
 /* A trust bundle as the document that SPIFFE calls for (contract server-api.md section 6) and as Pb__Bundle. What
  * taints and expiry say has no place in the document: a bundle that was read has neither. */
 
-/* Two readers exist in SPIRE, and they differ in what they refuse. Whatever the rules: an x509-svid entry has one
- * certificate in x5c, whose key is that of the entry; a jwt-svid entry has a kid; a kty other than EC, RSA, OKP
- * (Ed25519) and oct is refused. */
+/* Two readers exist in SPIRE, and they differ in what they refuse; ours of endpoints is the third. Whatever the rules:
+ * an x509-svid entry has one certificate in x5c, whose key is that of the entry; a jwt-svid entry has a kid; a kty
+ * other than EC, RSA, OKP (Ed25519) and oct is refused. */
 enum jwks_rules {
 	JWKS_GO_SPIFFE, /* the commands: `keys` must be there, entries of another use are passed over, spiffe_sequence
 			   is kept */
-	JWKS_SPIRE, /* a server that fetches it, an agent: every entry must have a use that is known, no spiffe_sequence
-		     */
+	JWKS_SPIRE,     /* an agent: every entry must have a use that is known, no spiffe_sequence */
+	JWKS_FETCHED,   /* of another trust domain's endpoint: entries of an unknown kty, an unknown use or none are
+			   passed over, as   the standard has it; spiffe_sequence is kept; texts as JWKS_SPIRE */
 };
 
 /* `trust_domain` becomes the bundle's, in the arena like the rest. INVALID_ARGUMENT with the texts of the reader,

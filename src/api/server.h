@@ -13,6 +13,7 @@
 
 /* What all loops of a server share. Filled by cmd/run.c in order; nothing in it changes while loops run but what says
  * so. */
+struct refresher;
 struct rotation;
 struct x509pop;
 struct upstream_disk;
@@ -24,9 +25,10 @@ struct server {
 	const char *node;       /* this node's id: whose CA journal is ours */
 	const char *state_path; /* the SQLite file that readers open */
 	struct replica *replica;
-	struct keyring_slot *keyring;        /* what signs now */
-	struct rotation *rotation;           /* api/rotate.h: prepares, activates, prunes */
-	struct x509pop *x509pop;             /* NULL: not configured */
+	struct keyring_slot *keyring; /* what signs now */
+	struct rotation *rotation;    /* api/rotate.h: prepares, activates, prunes */
+	struct refresher *refresher;  /* api/refresh.h: fetches the bundles of other trust domains; NULL in tests */
+	struct x509pop *x509pop;      /* NULL: not configured */
 	struct upstream_disk *upstream_disk; /* UpstreamAuthority "disk"; NULL: not configured. The rotation's alone */
 	struct limiters *limiters;           /* api/limit.h: the token buckets */
 	int64_t started_ms;                  /* clock_mono_ms */

@@ -6,6 +6,7 @@
 #include "api/convert.h"
 #include "api/mask.h"
 #include "api/pb.h"
+#include "api/refresh.h"
 #include "api/server.h"
 #include "api/svc.h"
 #include "base/id.h"
@@ -255,6 +256,7 @@ enum code td_create(struct call *call, const void *request, void *reply)
 	for (size_t i = 0; i < n; i++)
 		create_prepare(call, req->federation_relationships[i], &items[i]);
 	TRY(batch_run(call, items, n));
+	refresher_changed(call->server->refresher);
 	out->results = arena_alloc(call->arena, n * sizeof *out->results);
 	for (size_t i = 0; i < n; i++) {
 		out->results[i] =
@@ -302,6 +304,7 @@ enum code td_update(struct call *call, const void *request, void *reply)
 	for (size_t i = 0; i < n; i++)
 		update_prepare(call, req->federation_relationships[i], req->input_mask, &items[i]);
 	TRY(batch_run(call, items, n));
+	refresher_changed(call->server->refresher);
 	out->results = arena_alloc(call->arena, n * sizeof *out->results);
 	for (size_t i = 0; i < n; i++) {
 		out->results[i] =
@@ -352,6 +355,7 @@ enum code td_delete(struct call *call, const void *request, void *reply)
 	for (size_t i = 0; i < n; i++)
 		names[i] = delete_prepare(call, req->trust_domains[i], &items[i]);
 	TRY(batch_run(call, items, n));
+	refresher_changed(call->server->refresher);
 	out->results = arena_alloc(call->arena, n * sizeof *out->results);
 	for (size_t i = 0; i < n; i++) {
 		out->results[i] =
@@ -375,37 +379,20 @@ enum code td_delete(struct call *call, const void *request, void *reply)
 
 /* --- RefreshBundle --- */
 
-static enum code has_relationship(struct call *call, const char *td, bool *out)
-{
-	const struct config *config = call->server->config;
-	OWN_STRUCT(view) view = NULL;
-	Pb__FederationRelationship *relationship;
-	enum code rc;
-
-	*out = true;
-	for (size_t i = 0; i < config->n_federates_with; i++)
-		if (strcmp(config->federates_with[i].trust_domain, td) == 0)
-			return CODE_OK;
-	TRY(call_view(call, &view));
-	rc = view_relationship(view, td, call->arena, &relationship, call->err);
-	*out = rc != CODE_NOT_FOUND;
-	return rc == CODE_NOT_FOUND ? CODE_OK : rc;
-}
-
 enum code td_refresh(struct call *call, const void *request, void *reply __attribute__((unused)))
 {
 	const Pb__RefreshBundleRequest *req = request;
 	const char *td;
-	bool known;
+	enum code rc;
 
 	if (id_parse_td(req->trust_domain, call->arena, &td, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INVALID_ARGUMENT, "failed to parse trust domain");
 	call->fields = CALL_PAIRS(call, KV("trust_domain_id", td));
 	CALL_AUDIT_ADD(call, KV("trust_domain_id", td));
-	if (has_relationship(call, td, &known) != CODE_OK)
-		return err_wrap(call->err, CODE_INTERNAL, "failed to refresh bundle");
-	if (!known)
-		return err_set(call->err, CODE_NOT_FOUND, "no relationship with trust domain \"%s\"", td);
-	return err_set(call->err, CODE_UNIMPLEMENTED,
-		       "this release does not fetch bundles of other trust domains: set them with 'bundle set'");
+	rc = refresher_refresh(call->server->refresher, td, call->deadline_ms, call->err);
+	if (rc == CODE_OK) {
+		CALL_LOG(call, LOG_DEBUG, "Bundle refreshed");
+		return rc;
+	}
+	return rc == CODE_NOT_FOUND ? rc : err_wrap(call->err, rc, "failed to refresh bundle");
 }

@@ -7,6 +7,7 @@
 #include "api/limit.h"
 #include "api/pages.h"
 #include "api/prune.h"
+#include "api/refresh.h"
 #include "api/rotate.h"
 #include "api/serve.h"
 #include "base/clock.h"
@@ -151,8 +152,6 @@ static enum code check(struct run *run)
 		return err_set(&run->err, CODE_UNIMPLEMENTED,
 			       "the configuration has a cluster {} block, and this version runs a single server only: "
 			       "remove the block");
-	if (run->config.n_federates_with > 0)
-		log_warn("federates_with has no effect in this version: no bundle is fetched");
 	TRY(open_x509pop(run));
 	TRY(open_upstream(run));
 	TRY(open_keys(run, true));
@@ -179,6 +178,7 @@ static enum code build(struct run *run)
 	server->node = node_id(run->node);
 	TRY(open_state(run));
 	TRY(open_keys(run, false));
+	TRY(refresher_new(server, &server->refresher, &run->err));
 	return rotation_new(server, run->loop, run->keys, &server->rotation, &run->err);
 }
 
@@ -225,6 +225,7 @@ static enum code serve_until_stopped(struct run *run)
 	TRY(pages_start(server, run->loop, &run->pages, &run->err));
 	if (run->endpoint != NULL)
 		TRY(endpoint_start(run->endpoint, &run->err));
+	refresher_start(server->refresher);
 	rotation_run(server->rotation);
 	prune_run(server, run->loop);
 	task_wait(&run->stop, INT64_MAX);
@@ -239,6 +240,7 @@ static void live(void *arg)
 	if (run->code == CODE_OK)
 		run->code = serve_until_stopped(run);
 	atomic_store(&run->server.stopping, true);
+	refresher_stop(run->server.refresher); /* answers who waits for it, while they are there */
 	endpoint_stop(run->endpoint);
 	serve_stop(run->serve);
 	pages_stop(run->pages);
@@ -254,6 +256,7 @@ static void take_down(struct run *run)
 	endpoint_free(run->endpoint);
 	rotation_free(server->rotation);
 	replica_stop(server->replica);
+	refresher_free(server->refresher);
 	loop_free(run->loop);
 	x509pop_close(server->x509pop);
 	upstream_disk_close(server->upstream_disk);

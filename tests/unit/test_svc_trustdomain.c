@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Federation relationships. */
+#include "api/refresh.h"
 #include "lib/harness.h"
 #include "lib/test.h"
 #include "trustdomain.pb-c.h"
@@ -264,18 +265,34 @@ TEST(refresh_knows_whom_it_may_ask)
 {
 	struct harness *h = harness_open();
 	Pb__RefreshBundleRequest request = PB__REFRESH_BUNDLE_REQUEST__INIT;
-	struct config_federates_with configured = { .trust_domain = "configured.test" };
+	struct config_federates_with configured[] = {
+		{ "configured.test", "https://127.0.0.1:1/", ENDPOINT_HTTPS_WEB, NULL },
+		{ "other.test", "https://127.0.0.1:1/", ENDPOINT_HTTPS_SPIFFE, "spiffe://other.test/spire/server" },
+	};
 	struct err err = { 0 };
 
+	h->config->federates_with = configured;
+	h->config->n_federates_with = 2;
+	CHECK_CODE(refresher_new(h->server, &h->server->refresher, &err), CODE_OK);
+	refresher_start(h->server->refresher);
 	CHECK_CODE(harness_call(h, harness_local(), "TrustDomain.RefreshBundle", &request, NULL, &err),
 		   CODE_INVALID_ARGUMENT);
 	CHECK_STR(err.text, "failed to parse trust domain: trust domain is missing");
-	request.trust_domain = "spiffe://configured.test";
+	request.trust_domain = "spiffe://unknown.test";
 	CHECK_CODE(harness_call(h, harness_local(), "TrustDomain.RefreshBundle", &request, NULL, &err), CODE_NOT_FOUND);
-	CHECK_STR(err.text, "no relationship with trust domain \"configured.test\"");
-	h->config->federates_with = &configured;
-	h->config->n_federates_with = 1;
+	CHECK_STR(err.text, "no relationship with trust domain \"unknown.test\"");
+	request.trust_domain = "spiffe://configured.test";
+	CHECK_CODE(harness_call(h, harness_local(), "TrustDomain.RefreshBundle", &request, NULL, &err), CODE_INTERNAL);
+	CHECK_STR(err.text,
+		  "failed to refresh bundle: failed to fetch federated bundle from endpoint: failed to fetch bundle: "
+		  "Get \"https://127.0.0.1:1/\": dial tcp 127.0.0.1:1: connect: connection refused");
+	request.trust_domain = "other.test";
+	CHECK_CODE(harness_call(h, harness_local(), "TrustDomain.RefreshBundle", &request, NULL, &err), CODE_INTERNAL);
+	CHECK_STR(err.text,
+		  "failed to refresh bundle: can't perform SPIFFE Authentication: local copy of bundle not found");
+	refresher_stop(h->server->refresher);
 	CHECK_CODE(harness_call(h, harness_local(), "TrustDomain.RefreshBundle", &request, NULL, &err),
-		   CODE_UNIMPLEMENTED);
+		   CODE_UNAVAILABLE);
+	refresher_free(h->server->refresher);
 	harness_close(h);
 }
