@@ -366,3 +366,30 @@ TEST(pem_lines_have_64_characters)
 	CHECK_BYTES(again[0].data, certs[0].data, certs[0].len);
 	CHECK_CODE(pem_check_cert((struct span){ certs[0].data, certs[0].len - 1 }, &err), CODE_INVALID_ARGUMENT);
 }
+
+TEST(a_fetched_document_may_hold_keys_for_others)
+{
+	static const char doc[] = "{\"keys\":[{\"use\":\"wit-svid\",\"kty\":\"EC\"},{\"kty\":\"EC\"},"
+				  "{\"use\":\"x509-svid\",\"kty\":\"new\",\"x5c\":[]}],"
+				  "\"spiffe_sequence\":7,\"spiffe_refresh_hint\":60}";
+	static const char *const bad[][2] = {
+		{ "{\"keys\":[{\"use\":\"x509-svid\",\"kty\":\"EC\"}]}", "failed to decode bundle: " },
+		{ "{\"keys\":[7]}", "failed to decode bundle: " },
+		{ "{\"keys\":[{\"use\":\"jwt-svid\"}]}", "failed to decode bundle: " },
+		{ "<html>", "failed to decode bundle: " },
+	};
+	OWN_STRUCT(arena) arena = arena_new();
+	struct err err = { 0 };
+	Pb__Bundle *bundle;
+
+	CHECK_CODE(jwks_read(doc, sizeof doc - 1, JWKS_FETCHED, "a.test", arena, &bundle, &err), CODE_OK);
+	CHECK_NUM(bundle->n_x509_authorities + bundle->n_jwt_authorities, 0);
+	CHECK_NUM(bundle->sequence_number, 7);
+	CHECK_NUM(bundle->refresh_hint, 60);
+	CHECK_CODE(jwks_read(doc, sizeof doc - 1, JWKS_SPIRE, "a.test", arena, &bundle, &err), CODE_INVALID_ARGUMENT);
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		CHECK_CODE(jwks_read(bad[i][0], strlen(bad[i][0]), JWKS_FETCHED, "a.test", arena, &bundle, &err),
+			   CODE_INVALID_ARGUMENT);
+		CHECK(strncmp(err.text, bad[i][1], strlen(bad[i][1])) == 0);
+	}
+}
