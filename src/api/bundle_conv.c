@@ -70,6 +70,27 @@ enum code jwt_authorities_from_proto(struct arena *arena, Pb__JWTKey *const *fro
 	return CODE_OK;
 }
 
+static bool knows_key(const Pb__Bundle *bundle, const char *key_id)
+{
+	for (size_t i = 0; i < bundle->n_jwt_authorities; i++)
+		if (strcmp(bundle->jwt_authorities[i]->key_id, key_id) == 0)
+			return true;
+	return false;
+}
+
+Pb__JWTKey **jwt_keys_missing(const Pb__Bundle *ours, Pb__JWTKey *const *theirs, size_t n, struct arena *arena,
+			      size_t *n_out)
+{
+	Pb__JWTKey **missing = arena_alloc(arena, n * sizeof *missing);
+
+	*n_out = 0;
+	for (size_t i = 0; i < n; i++)
+		if (!knows_key(ours, theirs[i]->key_id) &&
+		    jwt_authority_from_proto(arena, theirs[i], &missing[*n_out], NULL) == CODE_OK)
+			(*n_out)++;
+	return missing;
+}
+
 enum code bundle_from_proto(struct call *call, const Pb__Bundle *from, Pb__Bundle **out, struct err *err)
 {
 	Pb__Bundle *bundle = pb_new(&pb__bundle__descriptor, call->arena);

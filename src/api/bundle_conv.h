@@ -22,6 +22,11 @@ enum code jwt_authority_from_proto(struct arena *arena, const Pb__JWTKey *from, 
 enum code jwt_authorities_from_proto(struct arena *arena, Pb__JWTKey *const *from, size_t n, Pb__JWTKey ***out,
 				     struct err *err);
 
+/* Of the keys that another server of our trust domain has: those whose key id our bundle does not know. What is no key
+ * is left out. */
+Pb__JWTKey **jwt_keys_missing(const Pb__Bundle *ours, Pb__JWTKey *const *theirs, size_t n, struct arena *arena,
+			      size_t *n_out);
+
 /* Fields of the audit log: those of the set (api/mask.h), each name behind `prefix`. trust_domain_id as the client
  * wrote it. */
 struct pairs audit_bundle(struct call *call, const Pb__Bundle *bundle, uint32_t set, const char *prefix, size_t room);

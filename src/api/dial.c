@@ -26,6 +26,7 @@ enum { CHUNK = 32 << 10 };
 
 struct dial {
 	int fd;
+	int stop_fd; /* -1: none */
 	const struct client_options *options; /* during dial_open only */
 	struct tls_context *context;
 	struct tls *tls;
@@ -43,9 +44,9 @@ OWNABLE(GENERAL_NAMES, GENERAL_NAMES_free)
 
 /* --- waiting --- */
 
-static enum code wait_for(int fd, short events, int64_t deadline_ms, struct err *err)
+static enum code wait_for(const struct dial *dial, short events, int64_t deadline_ms, struct err *err)
 {
-	struct pollfd poller = { .fd = fd, .events = events };
+	struct pollfd pollers[] = { { .fd = dial->fd, .events = events }, { .fd = dial->stop_fd, .events = POLLIN } };
 
 	for (;;) {
 		int64_t left = deadline_ms == INT64_MAX ? -1 : deadline_ms - clock_mono_ms();
@@ -53,7 +54,9 @@ static enum code wait_for(int fd, short events, int64_t deadline_ms, struct err 
 
 		if (deadline_ms != INT64_MAX && left < 0)
 			left = 0;
-		n = poll(&poller, 1, left > 60000 ? 60000 : (int)left);
+		n = poll(pollers, 2, left > 60000 ? 60000 : (int)left); /* poll passes over a negative descriptor */
+		if (n > 0 && pollers[1].revents != 0)
+			return err_set(err, CODE_CANCELLED, "context canceled");
 		if (n > 0)
 			return CODE_OK;
 		if (n < 0 && errno != EINTR)
@@ -72,7 +75,7 @@ static enum code send_raw(struct dial *dial, const uint8_t *data, size_t len, in
 			data += n;
 			len -= (size_t)n;
 		} else if (errno == EAGAIN) {
-			TRY(wait_for(dial->fd, POLLOUT, deadline_ms, err));
+			TRY(wait_for(dial, POLLOUT, deadline_ms, err));
 		} else if (errno != EINTR) {
 			return err_errno(err, CODE_UNAVAILABLE, errno, "write", NULL);
 		}
@@ -90,7 +93,7 @@ static enum code recv_raw(struct dial *dial, void *data, size_t cap, int64_t dea
 			return CODE_OK;
 		}
 		if (errno == EAGAIN)
-			TRY(wait_for(dial->fd, POLLIN, deadline_ms, err));
+			TRY(wait_for(dial, POLLIN, deadline_ms, err));
 		else if (errno != EINTR)
 			return err_errno(err, CODE_UNAVAILABLE, errno, "read", NULL);
 	}
@@ -98,9 +101,10 @@ static enum code recv_raw(struct dial *dial, void *data, size_t cap, int64_t dea
 
 /* --- dialling --- */
 
-static enum code connect_to(int fd, const struct sockaddr *address, socklen_t len, const char *what,
+static enum code connect_to(struct dial *dial, const struct sockaddr *address, socklen_t len, const char *what,
 			    int64_t deadline_ms, struct err *err)
 {
+	int fd = dial->fd;
 	int status = 0;
 	socklen_t size = sizeof status;
 
@@ -117,7 +121,7 @@ static enum code connect_to(int fd, const struct sockaddr *address, socklen_t le
 	}
 	if (errno != EINPROGRESS)
 		return err_errno(err, CODE_UNAVAILABLE, errno, what, NULL);
-	TRY(wait_for(fd, POLLOUT, deadline_ms, err));
+	TRY(wait_for(dial, POLLOUT, deadline_ms, err));
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &status, &size) != 0)
 		status = errno;
 	return status == 0 ? CODE_OK : err_errno(err, CODE_UNAVAILABLE, status, what, NULL);
@@ -135,7 +139,7 @@ static enum code dial_unix(struct dial *dial, const char *path, int64_t deadline
 	dial->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (dial->fd < 0)
 		return err_errno(err, CODE_UNAVAILABLE, errno, "socket", NULL);
-	return connect_to(dial->fd, (struct sockaddr *)&address, sizeof address, buf_text(&what), deadline_ms, err);
+	return connect_to(dial, (struct sockaddr *)&address, sizeof address, buf_text(&what), deadline_ms, err);
 }
 
 static enum code dial_address(struct dial *dial, const struct addrinfo *address, const char *what, int64_t deadline_ms,
@@ -149,7 +153,7 @@ static enum code dial_address(struct dial *dial, const struct addrinfo *address,
 	if (dial->fd < 0)
 		return err_errno(err, CODE_UNAVAILABLE, errno, "socket", NULL);
 	setsockopt(dial->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	return connect_to(dial->fd, address->ai_addr, address->ai_addrlen, what, deadline_ms, err);
+	return connect_to(dial, address->ai_addr, address->ai_addrlen, what, deadline_ms, err);
 }
 
 static enum code dial_tcp(struct dial *dial, const char *address, int64_t deadline_ms, struct err *err)
@@ -335,6 +339,7 @@ enum code dial_open(const struct client_options *options, int64_t deadline_ms, s
 	enum code rc;
 
 	dial->fd = -1;
+	dial->stop_fd = options->stop_fd > 0 ? options->stop_fd : -1;
 	dial->options = options;
 	rc = options->unix_path != NULL ? dial_unix(dial, options->unix_path, deadline_ms, err)
 					: dial_tcp(dial, options->tcp, deadline_ms, err);

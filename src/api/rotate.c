@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The task that keeps a node's authorities: what is due when, the start, and the server's own SVID. */
+#include "api/parent.h"
 #include "api/rotate_inside.h"
 
 #include "base/clock.h"
@@ -50,12 +51,15 @@ void rotation_free(struct rotation *r)
 {
 	if (r == NULL)
 		return;
+	rotate_refuse(r);
 	slots_done(&r->x509);
 	slots_done(&r->jwt);
 	journal_free(r->journal);
 	reader_close(r->reader);
 	EVP_PKEY_free(r->server_key);
 	arena_free(r->server_arena);
+	buf_done(&r->news);
+	buf_done(&r->followed);
 	free(r);
 }
 
@@ -299,6 +303,7 @@ static void run(void *arg)
 		rc = task_wait(&r->wake, next_ms);
 		r->wake.done = false;
 		rotate_answer(r);
+		rotate_follow(r);
 		if (rc == CODE_CANCELLED)
 			return;
 		now_ms = clock_mono_ms();
@@ -312,5 +317,8 @@ static void run(void *arg)
 
 void rotation_run(struct rotation *r)
 {
+	r->running = true;
+	if (r->server->parent != NULL)
+		parent_watch(r->server->parent, r->loop, rotate_hear_news, r);
 	task_spawn(r->loop, "rotation", run, r);
 }

@@ -4,6 +4,8 @@
  * bundle. */
 #include "api/rotate_inside.h"
 
+#include "api/bundle_conv.h"
+#include "api/parent.h"
 #include "api/pb.h"
 #include "base/clock.h"
 #include "base/fault.h"
@@ -13,9 +15,11 @@
 
 #include <string.h>
 
+enum { MINT_MS = 60 * 1000, PUBLISH_MS = 10 * 1000 };
+
 bool rotate_is_below(const struct rotation *r)
 {
-	return r->server->upstream_disk != NULL;
+	return r->server->upstream_disk != NULL || r->server->parent != NULL;
 }
 
 /* --- minting --- */
@@ -36,6 +40,29 @@ static enum code mint_disk(struct rotation *r, struct span csr, struct arena *ar
 		out->roots[out->n_roots] = pb_new(&pb__x509_certificate__descriptor, arena);
 		out->roots[out->n_roots]->asn1 = (ProtobufCBinaryData){ der.len, (uint8_t *)der.data };
 	}
+	return CODE_OK;
+}
+
+/* The start waits for as long as it takes: there is nothing to serve before. */
+static int64_t deadline_ms(const struct rotation *r, int64_t ms)
+{
+	return r->running ? clock_mono_ms() + ms : INT64_MAX;
+}
+
+static enum code mint_parent(struct rotation *r, struct span csr, struct arena *arena, struct rotate_minted *out,
+			     struct err *err)
+{
+	Pb__NewDownstreamX509CAResponse *reply;
+	Pb__Bundle *bundle;
+
+	TRY(parent_mint(r->server->parent, csr, r->server->config->ca_ttl_s, deadline_ms(r, MINT_MS), arena, &reply,
+			&bundle, err));
+	out->chain = arena_alloc(arena, reply->n_ca_cert_chain * sizeof *out->chain);
+	for (out->n_chain = 0; out->n_chain < reply->n_ca_cert_chain; out->n_chain++)
+		out->chain[out->n_chain] = (struct span){ reply->ca_cert_chain[out->n_chain].data,
+							  reply->ca_cert_chain[out->n_chain].len };
+	out->roots = bundle->x509_authorities;
+	out->n_roots = bundle->n_x509_authorities;
 	return CODE_OK;
 }
 
@@ -60,13 +87,16 @@ enum code rotate_mint(struct rotation *r, EVP_PKEY *key, struct arena *arena, st
 		names->country.items,  names->country.n,   names->organization.items,
 		names->organization.n, names->common_name,
 	};
+	bool disk = r->server->upstream_disk != NULL;
 	struct span csr;
+	enum code rc;
 
 	if (fault_at("rotate.mint"))
 		return err_set(err, CODE_INTERNAL, "fault rotate.mint");
 	TRY(x509_request_ca(key, &subject, r->server->td, arena, &csr, err));
-	if (mint_disk(r, csr, arena, out, err) != CODE_OK)
-		return err_wrap(err, CODE_INTERNAL, "upstreamauthority(disk)");
+	rc = disk ? mint_disk(r, csr, arena, out, err) : mint_parent(r, csr, arena, out, err);
+	if (rc != CODE_OK)
+		return err_wrap(err, rc, "upstreamauthority(%s)", disk ? "disk" : "spire");
 	return check(r, key, out, arena, err);
 }
 
@@ -183,15 +213,188 @@ enum code rotate_take_roots(struct rotation *r, Pb__X509Certificate *const *root
 
 /* --- JWT keys --- */
 
-enum code rotate_publish_above(struct rotation *r, Pb__JWTKey *key __attribute__((unused)),
-			       struct arena *arena __attribute__((unused)), Pb__JWTKey ***keys __attribute__((unused)),
-			       size_t *n __attribute__((unused)), struct err *err)
+enum code rotate_publish_above(struct rotation *r, Pb__JWTKey *key, struct arena *arena, Pb__JWTKey ***keys, size_t *n,
+			       struct err *err)
 {
-	if (!r->said_no_jwt_above)
-		log_warn("UpstreamAuthority plugin does not support JWT-SVIDs. Workloads managed by this server may "
-			 "have trouble "
-			 "communicating with workloads outside this cluster when using JWT-SVIDs.",
-			 KV("subsystem_name", "ca_manager"), KV("plugin_name", "disk"));
-	r->said_no_jwt_above = true;
-	return err_set(err, CODE_UNIMPLEMENTED, "publishing upstream is unsupported");
+	Pb__PublishJWTAuthorityResponse *reply;
+	Pb__Bundle *ours;
+	bool taken = false;
+
+	if (r->server->parent == NULL) {
+		if (!r->said_no_jwt_above)
+			log_warn("UpstreamAuthority plugin does not support JWT-SVIDs. Workloads managed by this "
+				 "server may have "
+				 "trouble communicating with workloads outside this cluster when using JWT-SVIDs.",
+				 KV("subsystem_name", "ca_manager"), KV("plugin_name", "disk"));
+		r->said_no_jwt_above = true;
+		return err_set(err, CODE_UNIMPLEMENTED, "publishing upstream is unsupported");
+	}
+	if (fault_at("rotate.publish_above"))
+		return err_set(err, CODE_INTERNAL, "fault rotate.publish_above");
+	TRY(parent_publish_jwt(r->server->parent, key, clock_mono_ms() + PUBLISH_MS, arena, &reply, err));
+	for (size_t i = 0; i < reply->n_jwt_authorities; i++)
+		taken = taken || strcmp(reply->jwt_authorities[i]->key_id, key->key_id) == 0;
+	if (!taken)
+		return err_set(err, CODE_INTERNAL, "the upstream server has not taken our JWT key");
+	TRY(own_bundle(r, arena, &ours, err));
+	*keys = jwt_keys_missing(ours, reply->jwt_authorities, reply->n_jwt_authorities, arena, n);
+	return CODE_OK;
+}
+
+/* --- following the parent --- */
+
+/* Authorities of our bundle that have become tainted above, or are gone there. */
+struct lost {
+	struct span *ders;
+	const char **ids;
+	size_t n;
+};
+
+static bool hangs_on(const struct slot *slot, const struct span *authorities, size_t n, struct arena *arena)
+{
+	const struct x509_authority *authority = slot->x509;
+	struct span *chain;
+
+	if (authority == NULL || authority->n_upstream == 0)
+		return false;
+	chain = arena_alloc(arena, authority->n_upstream * sizeof *chain); /* begins with its own certificate */
+	for (size_t i = 0; i < authority->n_upstream; i++)
+		chain[i] = (struct span){ authority->upstream[i].data, authority->upstream[i].len };
+	return rotate_leads_to(chain, authority->n_upstream, authorities, n);
+}
+
+/* Gone is what the parent had when we looked last, or what we hang on, and it has no more: its operator has tainted and
+ * revoked it between two looks. What was never its own is no business of ours. */
+static void find_lost(struct rotation *r, const Pb__Bundle *ours, const Pb__Bundle *before, const Pb__Bundle *now,
+		      struct arena *arena, struct lost *out)
+{
+	*out = (struct lost){ .ders = arena_alloc(arena, (ours->n_x509_authorities + 1) * sizeof *out->ders),
+			      .ids = arena_alloc(arena, (ours->n_x509_authorities + 1) * sizeof *out->ids) };
+	for (size_t i = 0; i < ours->n_x509_authorities; i++) {
+		const Pb__X509Certificate *root = ours->x509_authorities[i];
+		const Pb__X509Certificate *there = find_root(now->x509_authorities, now->n_x509_authorities, root);
+		struct span der = { root->asn1.data, root->asn1.len };
+		bool gone = there == NULL &&
+			    (find_root(before->x509_authorities, before->n_x509_authorities, root) != NULL ||
+			     hangs_on(slots_current(&r->x509), &der, 1, arena));
+
+		if (root->tainted || (!gone && (there == NULL || !there->tainted)))
+			continue;
+		out->ids[out->n] = subject_key_id(root, arena);
+		if (out->ids[out->n][0] != '\0')
+			out->ders[out->n++] = der;
+	}
+}
+
+static void say_tainted(struct rotation *r, const struct lost *lost)
+{
+	for (size_t i = 0; i < lost->n; i++)
+		if (strcmp(r->said_tainted, lost->ids[i]) != 0) {
+			log_info("X.509 authority tainted", KV("subsystem_name", "ca_manager"),
+				 KV("subject_key_id", lost->ids[i]));
+			snprintf(r->said_tainted, sizeof r->said_tainted, "%s", lost->ids[i]);
+		}
+}
+
+/* We leave it first, and only then say so in our bundle: those below us and our agents follow at once. */
+static enum code leave(struct rotation *r, const struct lost *lost, struct arena *arena, struct err *err)
+{
+	struct comparison taints = { .commands = arena_alloc(arena, lost->n * sizeof *taints.commands) };
+
+	say_tainted(r, lost);
+	if (hangs_on(slots_current(&r->x509), lost->ders, lost->n, arena)) {
+		struct slot *next = slots_next(&r->x509);
+
+		log_info("Current root CA is signed by a tainted upstream authority, preparing rotation",
+			 KV("subsystem_name", "ca_manager"));
+		if (slot_is_empty(next) || hangs_on(next, lost->ders, lost->n, arena))
+			TRY(rotate_prepare(r, &r->x509, next, err));
+		TRY(rotate_activate(r, &r->x509, next, err));
+	}
+	for (size_t i = 0; i < lost->n; i++)
+		add_taint(r, &taints, lost->ids[i], arena);
+	TRY(rotate_carry_out(r, taints.commands, taints.n, err));
+	return rotate_leave_tainted(r, lost->ders, lost->n, err);
+}
+
+static enum code append_keys(struct rotation *r, const Pb__Bundle *ours, const Pb__Bundle *now, struct arena *arena,
+			     struct err *err)
+{
+	Pb__BundleAppend append = PB__BUNDLE_APPEND__INIT;
+	Pb__Command command = PB__COMMAND__INIT;
+
+	append.trust_domain = r->server->td;
+	append.jwt_authorities =
+		jwt_keys_missing(ours, now->jwt_authorities, now->n_jwt_authorities, arena, &append.n_jwt_authorities);
+	command.kind_case = PB__COMMAND__KIND_BUNDLE_APPEND;
+	command.bundle_append = &append;
+	return append.n_jwt_authorities == 0 ? CODE_OK : rotate_carry_out(r, (Pb__Command *[]){ &command }, 1, err);
+}
+
+static enum code parse(const struct buf *bytes, struct arena *arena, Pb__Bundle **out, struct err *err)
+{
+	void *parsed;
+
+	TRY(pb_parse(&pb__bundle__descriptor, (struct span){ bytes->data, bytes->len }, arena, &parsed, err));
+	*out = parsed;
+	return CODE_OK;
+}
+
+static bool has_root(const Pb__Bundle *bundle, struct span der)
+{
+	Pb__X509Certificate root = PB__X509_CERTIFICATE__INIT;
+
+	root.asn1 = (ProtobufCBinaryData){ der.len, (uint8_t *)der.data };
+	return find_root(bundle->x509_authorities, bundle->n_x509_authorities, &root) != NULL;
+}
+
+/* *again: what is gone above has been tainted here, and goes at the next look. */
+static enum code follow(struct rotation *r, const struct buf *news, bool *again, struct err *err)
+{
+	OWN_STRUCT(arena) arena = arena_new();
+	Pb__Bundle *before, *now, *ours;
+	struct lost lost;
+
+	TRY(parse(&r->followed, arena, &before, err));
+	TRY(parse(news, arena, &now, err));
+	if (now->n_x509_authorities == 0)
+		return err_set(err, CODE_INTERNAL, "the bundle of the upstream server has no X.509 authority");
+	TRY(own_bundle(r, arena, &ours, err));
+	find_lost(r, ours, before, now, arena, &lost);
+	TRY(rotate_take_roots(r, now->x509_authorities, now->n_x509_authorities, err));
+	TRY(append_keys(r, ours, now, arena, err));
+	for (size_t i = 0; i < lost.n; i++)
+		*again = *again || !has_root(now, lost.ders[i]);
+	return lost.n == 0 ? CODE_OK : leave(r, &lost, arena, err);
+}
+
+void rotate_hear_news(void *rotation, struct span bundle)
+{
+	struct rotation *r = rotation;
+
+	if (bundle.len == r->followed.len &&
+	    (bundle.len == 0 || memcmp(bundle.data, r->followed.data, bundle.len) == 0))
+		return;
+	r->news.len = 0;
+	buf_append(&r->news, bundle.data, bundle.len);
+	wait_done(&r->wake);
+}
+
+void rotate_follow(struct rotation *r)
+{
+	OWN_BUF news = r->news; /* more may come while we wait */
+	struct err err = { 0 };
+	bool again = false;
+
+	r->news = (struct buf){ 0 };
+	if (news.len == 0)
+		return;
+	if (follow(r, &news, &again, &err) != CODE_OK) {
+		log_error("Failed to follow the bundle of the upstream server", KV("subsystem_name", "ca_manager"),
+			  KV("error", err.text)); /* it comes again */
+	} else if (!again) {
+		buf_done(&r->followed);
+		r->followed = news;
+		news = (struct buf){ 0 };
+	}
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* LocalAuthority, as the rotation carries it out: a request is a letter to the rotation's loop, answered between
  * passes, so that a timer and an operator never cross. The letter has two owners: who asks may give up first. */
+#include "api/letter.h"
 #include "api/rotate_inside.h"
-
 #include "ca/x509.h"
 
 #include <stdlib.h>
@@ -11,12 +11,10 @@
 /* --- what operators ask for --- */
 
 struct request {
+	struct letter letter;
 	struct link link;
-	struct message there, back;
+	struct message there;
 	struct rotation *rotation;
-	struct loop *asker;
-	struct wait done;
-	atomic_int refs; /* the asker's and the rotation's */
 	enum authority_kind kind;
 	enum authority_op op;
 	char authority_id[AUTHORITY_ID_MAX];
@@ -25,10 +23,9 @@ struct request {
 	struct err err;
 };
 
-static void request_unref(struct request *request)
+static void request_free(struct letter *letter)
 {
-	if (atomic_fetch_sub(&request->refs, 1) == 1)
-		free(request);
+	free(LIST_ITEM(letter, struct request, letter));
 }
 
 static void state_of(const struct slot *slot, struct authority_state *out)
@@ -244,14 +241,6 @@ static void serve_request(struct rotation *r, struct request *request)
 	state_of(acted, &request->answer.next);
 }
 
-static void deliver_back(struct message *message)
-{
-	struct request *request = LIST_ITEM(message, struct request, back);
-
-	wait_done(&request->done);
-	request_unref(request);
-}
-
 static void deliver_there(struct message *message)
 {
 	struct request *request = LIST_ITEM(message, struct request, there);
@@ -267,18 +256,16 @@ enum code rotation_ask(struct rotation *r, enum authority_kind kind, enum author
 	enum code rc;
 
 	request->there.deliver = deliver_there;
-	request->back.deliver = deliver_back;
 	request->rotation = r;
-	request->asker = loop_self();
 	request->kind = kind;
 	request->op = op;
-	atomic_init(&request->refs, 2);
+	letter_init(&request->letter, request_free);
 	if (strlen(authority_id) < sizeof request->authority_id)
 		strcpy(request->authority_id, authority_id);
 	else
 		strcpy(request->authority_id, "?"); /* longer than any id is: matches none */
 	loop_post(r->loop, &request->there);
-	rc = task_wait(&request->done, deadline_ms);
+	rc = letter_wait(&request->letter, deadline_ms);
 	if (rc == CODE_OK) {
 		rc = request->code;
 		*out = request->answer;
@@ -287,17 +274,34 @@ enum code rotation_ask(struct rotation *r, enum authority_kind kind, enum author
 	} else {
 		err_set(err, rc, "the authority task has not answered in time: it may still be carried out");
 	}
-	request_unref(request);
+	letter_unref(&request->letter);
 	return rc;
+}
+
+static struct request *first_request(struct rotation *r)
+{
+	struct request *request = LIST_ITEM(r->requests.next, struct request, link);
+
+	list_remove(&request->link);
+	return request;
 }
 
 void rotate_answer(struct rotation *r)
 {
 	while (!list_empty(&r->requests)) {
-		struct request *request = LIST_ITEM(r->requests.next, struct request, link);
+		struct request *request = first_request(r);
 
-		list_remove(&request->link);
 		serve_request(r, request);
-		loop_post(request->asker, &request->back);
+		letter_answer(&request->letter);
+	}
+}
+
+void rotate_refuse(struct rotation *r)
+{
+	while (!list_empty(&r->requests)) {
+		struct request *request = first_request(r);
+
+		request->code = err_set(&request->err, CODE_UNAVAILABLE, "the server is stopping");
+		letter_answer(&request->letter);
 	}
 }

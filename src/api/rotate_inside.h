@@ -32,6 +32,9 @@ struct rotation {
 	struct link requests; /* struct request, in order of arrival */
 	struct wait wake;     /* ended by a request, or by news from above */
 
+	bool running;                        /* past the start: what waits has a deadline */
+	struct buf news;                     /* the bundle above as it came last; nothing: dealt with */
+	struct buf followed;                 /* the one that our bundle has followed last */
 	bool said_no_jwt_above;              /* one warning is enough */
 	char said_tainted[AUTHORITY_ID_MAX]; /* the root above whose taint was logged last */
 };
@@ -74,8 +77,14 @@ enum code rotate_take_roots(struct rotation *r, Pb__X509Certificate *const *root
 enum code rotate_publish_above(struct rotation *r, Pb__JWTKey *key, struct arena *arena, Pb__JWTKey ***keys, size_t *n,
 			       struct err *err);
 
+/* The bundle of the parent has come: kept for the task. On the loop, outside of it. */
+void rotate_hear_news(void *rotation, struct span bundle);
+/* Our bundle and our own authority follow what has been heard. */
+void rotate_follow(struct rotation *r);
+
 /* --- rotate_ask.c --- */
 
 void rotate_answer(struct rotation *r); /* all that waits */
+void rotate_refuse(struct rotation *r); /* after the end: lets go of it */
 
 #endif

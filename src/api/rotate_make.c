@@ -13,6 +13,7 @@
 #include "ca/x509.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { PROPOSE_MS = 30 * 1000 };
@@ -223,6 +224,18 @@ static void count_activation(struct rotation *r, const struct slots *slots, cons
 		   (double)(slot->not_after_s - clock_wall_s()));
 }
 
+static void log_activation(struct rotation *r, const struct slots *slots, const struct slot *slot)
+{
+	char td_id[300];
+
+	log_authority(slots->kind == AUTHORITY_X509 ? "X509 CA activated" : "JWT key activated", slots, slot, false);
+	if (slots->kind != AUTHORITY_X509)
+		return;
+	snprintf(td_id, sizeof td_id, "spiffe://%s", r->server->td);
+	log_debug("Successfully rotated X.509 CA", KV("subsystem_name", "ca_manager"), KV("trust_domain_id", td_id),
+		  KV_NUM("ttl", slot->not_after_s - clock_wall_s()));
+}
+
 /* `slot` becomes the one that signs. The journal says so first; what it said before comes back if that fails. */
 enum code rotate_activate(struct rotation *r, struct slots *slots, struct slot *slot, struct err *err)
 {
@@ -254,6 +267,6 @@ enum code rotate_activate(struct rotation *r, struct slots *slots, struct slot *
 	slots->current = (int)(slot - slots->slots);
 	rotate_hang_keyring(r);
 	count_activation(r, slots, slot);
-	log_authority(slots->kind == AUTHORITY_X509 ? "X509 CA activated" : "JWT key activated", slots, slot, false);
+	log_activation(r, slots, slot);
 	return CODE_OK;
 }

@@ -17,6 +17,7 @@ struct refresher;
 struct rotation;
 struct x509pop;
 struct upstream_disk;
+struct parent;
 
 struct server {
 	const struct config *config;
@@ -30,6 +31,7 @@ struct server {
 	struct refresher *refresher;  /* api/refresh.h: fetches the bundles of other trust domains; NULL in tests */
 	struct x509pop *x509pop;      /* NULL: not configured */
 	struct upstream_disk *upstream_disk; /* UpstreamAuthority "disk"; NULL: not configured. The rotation's alone */
+	struct parent *parent;               /* UpstreamAuthority "spire"; NULL: not configured */
 	struct limiters *limiters;           /* api/limit.h: the token buckets */
 	int64_t started_ms;                  /* clock_mono_ms */
 	enum log_level launch_level;

@@ -4,12 +4,16 @@
 #include "api/bundle_conv.h"
 #include "api/convert.h"
 #include "api/mask.h"
+#include "api/parent.h"
 #include "api/pb.h"
 #include "api/server.h"
 #include "api/svc.h"
+#include "base/clock.h"
 #include "base/id.h"
 
 #include <string.h>
+
+enum { PUBLISH_MS = 5 * 1000 }; /* upstream */
 
 static Pb__Command *new_command(struct call *call, Pb__Command__KindCase kind)
 {
@@ -102,6 +106,24 @@ enum code bundle_append(struct call *call, const void *request, void *reply)
 	return CODE_OK;
 }
 
+/* Below another server the key goes up, and what comes back is what we take. */
+static enum code publish_above(struct call *call, Pb__BundleAppend *what)
+{
+	int64_t last_ms = clock_mono_ms() + PUBLISH_MS;
+	Pb__PublishJWTAuthorityResponse *above;
+	OWN_STRUCT(view) view = NULL;
+	Pb__Bundle *ours;
+
+	TRY(parent_publish_jwt(call->server->parent, what->jwt_authorities[0],
+			       call->deadline_ms < last_ms ? call->deadline_ms : last_ms, call->arena, &above,
+			       call->err));
+	TRY(call_view(call, &view));
+	TRY(view_bundle(view, call->server->td, call->arena, &ours, call->err));
+	what->jwt_authorities = jwt_keys_missing(ours, above->jwt_authorities, above->n_jwt_authorities, call->arena,
+						 &what->n_jwt_authorities);
+	return CODE_OK;
+}
+
 enum code bundle_publish_jwt(struct call *call, const void *request, void *reply)
 {
 	const Pb__PublishJWTAuthorityRequest *req = request;
@@ -124,7 +146,9 @@ enum code bundle_publish_jwt(struct call *call, const void *request, void *reply
 		return err_wrap(call->err, CODE_INVALID_ARGUMENT, "invalid JWT authority");
 	what->n_jwt_authorities = 1;
 	what->jwt_authorities = arena_memdup(call->arena, &key, sizeof(Pb__JWTKey *));
-	rc = append(call, what, &bundle);
+	rc = call->server->parent == NULL ? CODE_OK : publish_above(call, what);
+	if (rc == CODE_OK)
+		rc = append(call, what, &bundle);
 	if (rc != CODE_OK)
 		return call_failed(call, rc, "failed to publish JWT key");
 	out->jwt_authorities = bundle->jwt_authorities;

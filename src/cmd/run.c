@@ -6,6 +6,7 @@
 #include "api/endpoint.h"
 #include "api/limit.h"
 #include "api/pages.h"
+#include "api/parent.h"
 #include "api/prune.h"
 #include "api/refresh.h"
 #include "api/rotate.h"
@@ -37,8 +38,9 @@ struct run {
 	struct endpoint *endpoint;
 	uv_signal_t signals[4];
 	size_t n_signals;
-	struct wait stop; /* ended by SIGINT or SIGTERM */
-	enum code code;   /* how it went */
+	struct wait stop;      /* ended by SIGINT or SIGTERM */
+	struct task *starting; /* ended by them too, as long as it waits for others */
+	enum code code;        /* how it went */
 	struct err err;
 };
 
@@ -114,10 +116,6 @@ static enum code open_upstream(struct run *run)
 	const struct upstream_disk_options disk = { from->cert_file_path, from->key_file_path, from->bundle_file_path };
 	struct err why = { 0 };
 
-	if (from->kind == UPSTREAM_SPIRE)
-		return err_set(&run->err, CODE_UNIMPLEMENTED,
-			       "UpstreamAuthority \"spire\" is not built in this version: the CA would not be signed "
-			       "upstream; remove the block");
 	if (from->kind == UPSTREAM_DISK &&
 	    upstream_disk_open(&disk, clock_wall_s(), &run->server.upstream_disk, &why) != CODE_OK)
 		return err_set(&run->err, why.code,
@@ -200,6 +198,8 @@ static void heard(uv_signal_t *handle, int number)
 	default:
 		if (!run->stop.done)
 			wait_done(&run->stop);
+		if (run->starting != NULL)
+			task_cancel(run->starting);
 	}
 }
 
@@ -216,10 +216,20 @@ static void listen_for_signals(struct run *run)
 	}
 }
 
+static enum code open_parent(struct run *run)
+{
+	const struct config_upstream *from = &run->config.upstream;
+	const struct parent_options options = { run->config.trust_domain, from->server_address, from->server_port,
+						from->workload_api_socket };
+
+	return from->kind == UPSTREAM_SPIRE ? parent_open(&options, &run->server.parent, &run->err) : CODE_OK;
+}
+
 static enum code serve_until_stopped(struct run *run)
 {
 	struct server *server = &run->server;
 
+	TRY(open_parent(run));
 	TRY(rotation_init(server->rotation, &run->err));
 	TRY(serve_start(run->serve, &run->err));
 	TRY(pages_start(server, run->loop, &run->pages, &run->err));
@@ -228,6 +238,7 @@ static enum code serve_until_stopped(struct run *run)
 	refresher_start(server->refresher);
 	rotation_run(server->rotation);
 	prune_run(server, run->loop);
+	run->starting = NULL;
 	task_wait(&run->stop, INT64_MAX);
 	return CODE_OK;
 }
@@ -237,8 +248,12 @@ static void live(void *arg)
 {
 	struct run *run = arg;
 
+	run->starting = task_self();
 	if (run->code == CODE_OK)
 		run->code = serve_until_stopped(run);
+	run->starting = NULL;
+	if (run->code != CODE_OK && run->stop.done)
+		run->code = CODE_OK; /* it was told to stop before it had started */
 	atomic_store(&run->server.stopping, true);
 	refresher_stop(run->server.refresher); /* answers who waits for it, while they are there */
 	endpoint_stop(run->endpoint);
@@ -254,12 +269,14 @@ static void take_down(struct run *run)
 	struct server *server = &run->server;
 
 	endpoint_free(run->endpoint);
+	parent_stop(server->parent);
 	rotation_free(server->rotation);
 	replica_stop(server->replica);
 	refresher_free(server->refresher);
 	loop_free(run->loop);
 	x509pop_close(server->x509pop);
 	upstream_disk_close(server->upstream_disk);
+	parent_close(server->parent);
 	key_manager_close(run->keys);
 	keyring_slot_free(server->keyring);
 	limiters_free(server->limiters);
