@@ -62,6 +62,17 @@ static enum code init(struct call *call, void *ctx)
 
 #define err node_err /* for CHECK_CODE */
 
+static enum code begin(struct call *call __attribute__((unused)), void *ctx)
+{
+	rotation_run(((struct node *)ctx)->rotation);
+	return CODE_OK;
+}
+
+void node_rotate(struct node *node)
+{
+	CHECK_CODE(harness_run(node->h, harness_local(), begin, node, &err), CODE_OK);
+}
+
 enum code node_start(struct node *node)
 {
 	node->h->server->node = "node-1";

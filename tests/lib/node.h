@@ -19,6 +19,7 @@ void node_free(struct node *node);
 
 /* A start of the server on this state with these keys; the other ends it. `err` is node_err. */
 enum code node_start(struct node *node);
+void node_rotate(struct node *node); /* rotation_run, on the loop's thread */
 void node_end(struct node *node);
 extern struct err node_err; /* of the last call here that failed */
 

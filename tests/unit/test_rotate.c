@@ -126,7 +126,7 @@ TEST(an_operator_moves_authorities_by_hand)
 	const char *first, *second;
 
 	CHECK_CODE(node_start(&node), CODE_OK);
-	rotation_run(node.rotation);
+	node_rotate(&node);
 	harness_run(node.h, harness_local(), wait_a_turn, NULL, &err);
 	first = node_signer(&node);
 	CHECK_CODE(node_act(&node, "ActivateX509Authority", "", NULL), CODE_INVALID_ARGUMENT);
@@ -162,7 +162,7 @@ TEST(the_servers_own_svid_leaves_a_tainted_authority)
 	const char *first;
 
 	CHECK_CODE(node_start(&node), CODE_OK);
-	rotation_run(node.rotation);
+	node_rotate(&node);
 	first = node_signer(&node);
 	CHECK_CODE(harness_call(node.h, harness_local(), "LocalAuthority.PrepareX509Authority", &none,
 				(void **)&prepared, &err),

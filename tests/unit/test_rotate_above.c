@@ -154,7 +154,7 @@ TEST(a_restart_below_keeps_certificate_and_chain)
 	CHECK_NUM(node_bundle(&node)->sequence_number, 1);
 	keyring = keyring_current(node.h->server->keyring);
 	CHECK_NUM(keyring->n_server_chain, 2);
-	rotation_run(node.rotation);
+	node_rotate(&node);
 	CHECK_CODE(node_act(&node, "GetX509AuthorityState", NULL, (void **)&states), CODE_OK);
 	CHECK_STR(states->active->upstream_authority_subject_key_id, key_id(&node, root));
 	close_below(&node);
@@ -221,7 +221,7 @@ TEST(another_ca_above_is_taken_up_and_the_old_one_revoked)
 	node = below(root1, key1, false);
 	id1 = key_id(&node, root1);
 	CHECK_CODE(node_start(&node), CODE_OK);
-	rotation_run(node.rotation);
+	node_rotate(&node);
 	CHECK_CODE(node_act(&node, "TaintX509Authority", node_signer(&node), NULL), CODE_FAILED_PRECONDITION);
 	CHECK_CODE(node_act(&node, "RevokeX509Authority", node_signer(&node), NULL), CODE_FAILED_PRECONDITION);
 	CHECK_CODE(node_act(&node, "TaintX509UpstreamAuthority", "", NULL), CODE_INVALID_ARGUMENT);
@@ -273,7 +273,7 @@ TEST(a_tainted_root_that_is_gone_above_goes_here)
 	name_files();
 	node = below(root1, key1, false);
 	CHECK_CODE(node_start(&node), CODE_OK);
-	rotation_run(node.rotation);
+	node_rotate(&node);
 	put_files(root2, key2);
 	CHECK_CODE(node_act(&node, "ActivateX509Authority", prepare(&node)->authority_id, NULL), CODE_OK);
 	CHECK_CODE(node_act(&node, "TaintX509UpstreamAuthority", key_id(&node, root1), NULL), CODE_OK);
