@@ -30,6 +30,7 @@ def kill9(w):
     dice, kills, slowest, end = random.Random(), 0, 0.0, time.monotonic() + seconds
     while time.monotonic() < end - 1:
         time.sleep(3 if LONG else dice.uniform(0.3, 2.0))  # the instant of the kill is what is tried
+        check(s.alive(), lambda: "it ended by itself: %s\n%s" % (s.child.returncode, s.log()[-3000:]))
         s.kill()
         kills += 1
         began = time.monotonic()
