@@ -235,26 +235,33 @@ static void disconnect(struct client *client)
 	client->lost.code = CODE_OK;
 }
 
+static enum code no_server(struct client *client, const char *what, const char *why, struct err *err)
+{
+	OWN_BUF desc = { 0 }, quoted = { 0 };
+
+	client->dead = true;
+	buf_printf(&desc, "%s: %s", what, why);
+	go_quote(&quoted, buf_text(&desc));
+	return err_set(err, CODE_UNAVAILABLE, "connection error: desc = %s", buf_text(&quoted));
+}
+
 static enum code connect_now(struct client *client, struct err *err)
 {
+	static const char reading[] = "error reading from server: ";
 	int64_t wait_ms = client->options.connect_timeout_ms > 0 ? client->options.connect_timeout_ms : CONNECT_MS;
 	int64_t deadline_ms = clock_mono_ms() + wait_ms;
 
 	disconnect(client);
 	TRY(dial_open(&client->options, deadline_ms, &client->dial, err));
 	client->session = new_session(client);
-	TRY(send_all(client, deadline_ms, err));
+	if (send_all(client, deadline_ms, err) != CODE_OK)
+		return no_server(client, "transport: failed to write client preface", err->text, err);
 	while (!client->got_settings) {
-		OWN_BUF quoted = { 0 };
-		OWN_BUF text = { 0 };
-
-		if (receive(client, deadline_ms, err) == CODE_OK)
-			continue;
-		buf_printf(&text, "error reading server preface: %s",
-			   strncmp(err->text, "error reading from server: ", 27) == 0 ? err->text + 27 : err->text);
-		go_quote(&quoted, buf_text(&text));
-		client->dead = true;
-		return err_set(err, CODE_UNAVAILABLE, "connection error: desc = %s", buf_text(&quoted));
+		if (receive(client, deadline_ms, err) != CODE_OK)
+			return no_server(client, "error reading server preface",
+					 strncmp(err->text, reading, strlen(reading)) == 0 ? err->text + strlen(reading)
+											   : err->text,
+					 err);
 	}
 	return send_all(client, deadline_ms, err);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/wire.h"
+#include "lib/rawh2.h"
 
 #include <nghttp2/nghttp2.h>
 
@@ -14,16 +14,35 @@
 
 enum { WAIT_MS = 10000 };
 
-struct wire {
+struct rawh2 {
 	int fd;
 	uint8_t *payload;
 	nghttp2_hd_inflater *inflater;
 	bool no_pong;
 };
 
-struct wire *wire_dial_bare(const char *unix_path)
+static bool receive(struct rawh2 *wire, void *out, size_t len)
 {
-	struct wire *wire = calloc(1, sizeof *wire);
+	uint8_t *at = out;
+
+	while (len > 0) {
+		struct pollfd poller = { .fd = wire->fd, .events = POLLIN };
+		ssize_t n;
+
+		if (poll(&poller, 1, WAIT_MS) <= 0)
+			return false;
+		n = recv(wire->fd, at, len, 0);
+		if (n <= 0)
+			return false;
+		at += n;
+		len -= (size_t)n;
+	}
+	return true;
+}
+
+struct rawh2 *rawh2_dial_bare(const char *unix_path)
+{
+	struct rawh2 *wire = calloc(1, sizeof *wire);
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
 
 	snprintf(at.sun_path, sizeof at.sun_path, "%s", unix_path);
@@ -35,16 +54,30 @@ struct wire *wire_dial_bare(const char *unix_path)
 	return wire;
 }
 
-struct wire *wire_dial(const char *unix_path)
+struct rawh2 *rawh2_dial(const char *unix_path)
 {
-	struct wire *wire = wire_dial_bare(unix_path);
+	struct rawh2 *wire = rawh2_dial_bare(unix_path);
 
-	wire_send(wire, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
-	wire_frame(wire, SETTINGS, 0, 0, NULL, 0);
+	rawh2_send(wire, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
+	rawh2_frame(wire, SETTINGS, 0, 0, NULL, 0);
 	return wire;
 }
 
-void wire_close(struct wire *wire)
+struct rawh2 *rawh2_accept(int listen_fd)
+{
+	struct rawh2 *wire = calloc(1, sizeof *wire);
+	char preface[24];
+
+	wire->fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	wire->payload = malloc(1 << 24);
+	nghttp2_hd_inflate_new(&wire->inflater);
+	if (wire->fd < 0 || !receive(wire, preface, sizeof preface))
+		abort();
+	rawh2_frame(wire, SETTINGS, 0, 0, NULL, 0);
+	return wire;
+}
+
+void rawh2_close(struct rawh2 *wire)
 {
 	close(wire->fd);
 	nghttp2_hd_inflate_del(wire->inflater);
@@ -52,17 +85,17 @@ void wire_close(struct wire *wire)
 	free(wire);
 }
 
-int wire_fd(struct wire *wire)
+int rawh2_fd(struct rawh2 *wire)
 {
 	return wire->fd;
 }
 
-void wire_answer_pings(struct wire *wire, bool answer)
+void rawh2_answer_pings(struct rawh2 *wire, bool answer)
 {
 	wire->no_pong = !answer;
 }
 
-void wire_send(struct wire *wire, const void *data, size_t len)
+void rawh2_send(struct rawh2 *wire, const void *data, size_t len)
 {
 	const char *at = data;
 
@@ -76,7 +109,7 @@ void wire_send(struct wire *wire, const void *data, size_t len)
 	}
 }
 
-void wire_frame(struct wire *wire, uint8_t type, uint8_t flags, int32_t stream, const void *payload, size_t len)
+void rawh2_frame(struct rawh2 *wire, uint8_t type, uint8_t flags, int32_t stream, const void *payload, size_t len)
 {
 	uint8_t *frame = malloc(9 + len);
 
@@ -89,7 +122,7 @@ void wire_frame(struct wire *wire, uint8_t type, uint8_t flags, int32_t stream, 
 		frame[5 + i] = (uint8_t)((uint32_t)stream >> (24 - 8 * i));
 	if (len > 0)
 		memcpy(frame + 9, payload, len);
-	wire_send(wire, frame, 9 + len);
+	rawh2_send(wire, frame, 9 + len);
 	free(frame);
 }
 
@@ -121,7 +154,7 @@ static size_t put_pair(uint8_t *out, const char *name, const char *value)
 	return at + strlen(value);
 }
 
-void wire_request(struct wire *wire, int32_t stream, uint8_t flags, const char *path, const char *const *more)
+void rawh2_request(struct rawh2 *wire, int32_t stream, uint8_t flags, const char *path, const char *const *more)
 {
 	const char *const own[][2] = { { ":method", "POST" },
 				       { ":scheme", "http" },
@@ -140,14 +173,14 @@ void wire_request(struct wire *wire, int32_t stream, uint8_t flags, const char *
 		size_t n = len - at < 16384 ? len - at : 16384;
 		uint8_t last = at + n == len ? END_HEADERS : 0;
 
-		wire_frame(wire, at == 0 ? HEADERS : CONTINUATION, at == 0 ? flags | last : last, stream, block + at,
-			   n);
+		rawh2_frame(wire, at == 0 ? HEADERS : CONTINUATION, at == 0 ? flags | last : last, stream, block + at,
+			    n);
 		at += n;
 	}
 	free(block);
 }
 
-void wire_message(struct wire *wire, int32_t stream, uint8_t flags, const void *message, size_t len)
+void rawh2_message(struct rawh2 *wire, int32_t stream, uint8_t flags, const void *message, size_t len)
 {
 	uint8_t *bytes = malloc(len + 5);
 
@@ -159,32 +192,13 @@ void wire_message(struct wire *wire, int32_t stream, uint8_t flags, const void *
 	for (size_t at = 0; at < len + 5;) {
 		size_t n = len + 5 - at < 16384 ? len + 5 - at : 16384;
 
-		wire_frame(wire, DATA, at + n == len + 5 ? flags : 0, stream, bytes + at, n);
+		rawh2_frame(wire, DATA, at + n == len + 5 ? flags : 0, stream, bytes + at, n);
 		at += n;
 	}
 	free(bytes);
 }
 
-static bool receive(struct wire *wire, void *out, size_t len)
-{
-	uint8_t *at = out;
-
-	while (len > 0) {
-		struct pollfd poller = { .fd = wire->fd, .events = POLLIN };
-		ssize_t n;
-
-		if (poll(&poller, 1, WAIT_MS) <= 0)
-			return false;
-		n = recv(wire->fd, at, len, 0);
-		if (n <= 0)
-			return false;
-		at += n;
-		len -= (size_t)n;
-	}
-	return true;
-}
-
-static void inflate(struct wire *wire, struct wire_frame *out)
+static void inflate(struct rawh2 *wire, struct rawh2_frame *out)
 {
 	const uint8_t *in = out->payload;
 	size_t left = out->len, at = 0;
@@ -209,13 +223,13 @@ static void inflate(struct wire *wire, struct wire_frame *out)
 	nghttp2_hd_inflate_end_headers(wire->inflater);
 }
 
-bool wire_read(struct wire *wire, struct wire_frame *out)
+bool rawh2_read(struct rawh2 *wire, struct rawh2_frame *out)
 {
 	uint8_t head[9];
 
 	if (!receive(wire, head, sizeof head))
 		return false;
-	*out = (struct wire_frame){ .type = head[3], .flags = head[4], .payload = wire->payload };
+	*out = (struct rawh2_frame){ .type = head[3], .flags = head[4], .payload = wire->payload };
 	out->len = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
 	out->stream =
 		(int32_t)((uint32_t)(head[5] & 127) << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 | head[8]);
@@ -224,25 +238,25 @@ bool wire_read(struct wire *wire, struct wire_frame *out)
 	if (out->type == HEADERS)
 		inflate(wire, out);
 	if (out->type == SETTINGS && !(out->flags & ACK))
-		wire_frame(wire, SETTINGS, ACK, 0, NULL, 0);
+		rawh2_frame(wire, SETTINGS, ACK, 0, NULL, 0);
 	if (out->type == PING && !(out->flags & ACK) && !wire->no_pong)
-		wire_frame(wire, PING, ACK, 0, out->payload, out->len);
+		rawh2_frame(wire, PING, ACK, 0, out->payload, out->len);
 	return true;
 }
 
-bool wire_await(struct wire *wire, uint8_t type, struct wire_frame *out)
+bool rawh2_await(struct rawh2 *wire, uint8_t type, struct rawh2_frame *out)
 {
-	while (wire_read(wire, out))
+	while (rawh2_read(wire, out))
 		if (out->type == type)
 			return true;
 	return false;
 }
 
-bool wire_finish(struct wire *wire, int32_t stream, struct wire_frame *out, size_t *data)
+bool rawh2_finish(struct rawh2 *wire, int32_t stream, struct rawh2_frame *out, size_t *data)
 {
 	size_t n = 0;
 
-	while (wire_read(wire, out)) {
+	while (rawh2_read(wire, out)) {
 		if (out->stream != stream)
 			continue;
 		if (out->type == DATA)
@@ -257,7 +271,7 @@ bool wire_finish(struct wire *wire, int32_t stream, struct wire_frame *out, size
 	return false;
 }
 
-bool wire_closed(struct wire *wire)
+bool rawh2_closed(struct rawh2 *wire)
 {
 	for (;;) {
 		struct pollfd poller = { .fd = wire->fd, .events = POLLIN };
