@@ -124,8 +124,9 @@ void core_link_changed(struct core *core, uint64_t peer);
 void core_writable(struct core *core, uint64_t peer);
 /* Entries that read_log asked for, from its `first` on; n = 0: they are gone. References are taken. */
 void core_read_log(struct core *core, uint64_t peer, struct entry *const *entries, size_t n);
-/* The stream from this peer has ended and the redial was refused: its process is dead. If it led, this node campaigns
- * after a short random wait (libraft-core.md 1.4). */
+/* The stream from this peer has ended and the redial was refused, or was taken by a new process of it: the one that
+ * spoke is dead. To be called at once, or not at all. If it led, this node campaigns after a short random wait
+ * (libraft-core.md 1.4). */
 void core_leader_died(struct core *core, uint64_t peer);
 
 /* The oldest write that is under way is durable. */

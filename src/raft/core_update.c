@@ -248,7 +248,9 @@ void core_notice_role(struct core *core)
 		lost_leadership(core);
 	if (now.role == CORE_LEADER && (before.role != CORE_LEADER || now.term != before.term))
 		core->barrier_due = true; /* R6 */
-	if (core->died.leader != 0 && now.leader != core->died.leader)
+	/* Who has voted for another lets him win. */
+	if (core->died.leader != 0 &&
+	    (now.leader != core->died.leader || (now.term != before.term && raft_voted_for(&core->raft) != 0)))
 		core->died.leader = 0;
 	core->io->role(core->ctx, &now);
 }

@@ -186,8 +186,8 @@ static void restart(struct node *nobody, void *arg, uint64_t id)
 static void heard_of_death(struct node *node, void *arg, uint64_t id)
 {
 	(void)arg;
-	if (nodes[id].up || net_blocked(node->id, id))
-		return; /* it is back, or the redial gets no answer at all */
+	if (net_blocked(node->id, id))
+		return; /* the redial gets no answer at all */
 	counters.fast++;
 	core_leader_died(node->core, id);
 }
@@ -218,6 +218,21 @@ static void crash(struct node *nobody, void *arg, uint64_t number)
 	} else if (node != NULL) {
 		kill_node(node, sim_chance(500));
 	}
+}
+
+/* -k: nothing but killed leaders; how long it takes to the next commit is printed. */
+static void kill_leader(struct node *nobody, void *arg, uint64_t number)
+{
+	struct node *leader = random_leader();
+
+	(void)nobody, (void)arg, (void)number;
+	if (healed)
+		return;
+	again(kill_leader, 4000, 8000);
+	if (leader == NULL || !leader->role.ready)
+		return;
+	kill_node(leader, false);
+	killed_ms = now;
 }
 
 static void unblock(struct node *nobody, void *arg, uint64_t pair)
@@ -520,6 +535,10 @@ void course_begin(void)
 	}
 	found();
 	again(client, 1, 400);
+	if (options.kills) {
+		again(kill_leader, 4000, 8000);
+		return;
+	}
 	again(reader, 1, 400);
 	again(checkpoint, 1, 400);
 	again(crash, 1000, 8000);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 struct node nodes[NODES + 1];
+int64_t killed_ms;
 
 /* -- the log on disk
  * -------------------------------------------------------------------------------------------------------- */
@@ -244,6 +245,10 @@ static void io_fate(void *ctx, struct core_submission *base, enum core_fate fate
 	(void)ctx;
 	if (fate == CORE_COMMITTED && submission->base.index > acked)
 		acked = submission->base.index;
+	if (fate == CORE_COMMITTED && killed_ms > 0) {
+		printf("stall %" PRId64 "\n", now - killed_ms);
+		killed_ms = 0;
+	}
 	if (fate == CORE_LOST)
 		check_lost(submission->base.index, submission->base.term);
 	if (fate == CORE_UNKNOWN)

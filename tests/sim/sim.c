@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sim [-s SEED] [-n SEEDS] [-t SECONDS OF WALL TIME] [-f FAULT SECONDS] [-w RULE LEFT OUT] [-u] [-v] [-m FROM MS]
+/* sim [-s SEED] [-n SEEDS] [-t SECONDS OF WALL TIME] [-f FAULT SECONDS] [-w RULE LEFT OUT] [-k] [-u] [-v] [-m FROM MS]
  *
  * Runs seeds one after the other, each in a process of its own, and says what was seen. Exit status 1: a violation. */
 #include "sim.h"
@@ -183,7 +183,8 @@ static void run(uint64_t seed)
 	options.seed = chance = seed;
 	rand_use_seed(seed);
 	now = 1000;
-	calm = false;
+	calm = options.kills;
+	killed_ms = 0;
 	check_init();
 	net_init();
 	course_begin();
@@ -266,7 +267,7 @@ int main(int argc, char **argv)
 
 	options.fault_ms = 60000;
 	options.heal_ms = 30000;
-	while ((opt = getopt(argc, argv, "s:n:t:f:w:m:uv")) != -1) {
+	while ((opt = getopt(argc, argv, "s:n:t:f:w:m:kuv")) != -1) {
 		if (opt == 's')
 			first = strtoull(optarg, NULL, 10);
 		else if (opt == 'n')
@@ -277,6 +278,8 @@ int main(int argc, char **argv)
 			options.fault_ms = atoll(optarg) * 1000;
 		else if (opt == 'w')
 			options.without |= 1u << atoi(optarg);
+		else if (opt == 'k')
+			options.kills = true;
 		else if (opt == 'u')
 			options.unsafe_reads = true;
 		else if (opt == 'm')

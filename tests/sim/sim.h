@@ -26,6 +26,7 @@ struct sim_options {
 	int64_t fault_ms, heal_ms;
 	uint32_t without;  /* core_options.without */
 	bool unsafe_reads; /* planted: leaders answer reads without a round */
+	bool kills;        /* only killed leaders, to measure */
 	bool verbose;
 	int64_t trace_ms; /* prints each message from here on; 0: none */
 };
@@ -94,6 +95,7 @@ struct node {
 };
 
 extern struct node nodes[NODES + 1]; /* by id */
+extern int64_t killed_ms;            /* -k: when the leader was killed; 0: a write was committed since */
 extern int64_t now;
 extern bool calm; /* healed: no long delays any more */
 extern struct sim_options options;
