@@ -17,6 +17,7 @@
 #include "ca/x509pop.h"
 #include "raft/node.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,9 +26,27 @@
 #include <unistd.h>
 
 enum { UMASK_LEAST = 0027 };
+#define JOIN_TOKEN_VARIABLE "TREFOIL_JOIN_TOKEN" /* the name is part of the contract (cluster.md section 1) */
+
+struct run_options {
+	struct config_flags config;
+	bool bootstrap;
+	const char *join;
+};
+
+static const struct flag run_flag_rows[] = {
+	RUN_FLAGS(struct run_options, config),
+	{ .name = "bootstrap", .type = FLAG_TYPE_BOOL, .offset = offsetof(struct run_options, bootstrap), .hidden = true,
+	  .help = "Found a new cluster (a node without data)" },
+	{ .name = "join", .type = FLAG_TYPE_STRING, .offset = offsetof(struct run_options, join), .text = "", .hidden = true,
+	  .help = "Join a cluster by this token (a node without data)" },
+	FLAG_END,
+};
+static const struct flag_set run_set = { "run", run_flag_rows };
 
 struct run {
 	struct arena *arena;
+	struct run_options options;
 	struct config config;
 	struct server server;
 	struct node *node;
@@ -124,17 +143,50 @@ static enum code open_upstream(struct run *run)
 	return CODE_OK;
 }
 
+/* Given by flag, environment or file, in this order; used only by a node without data. */
+static enum code read_join_token(struct run *run, const char **token)
+{
+	const char *path = run->config.cluster.join_token_file, *from_environment = getenv(JOIN_TOKEN_VARIABLE);
+	char text[4096];
+	FILE *file;
+	size_t n;
+
+	if ((*token)[0] != '\0')
+		return CODE_OK;
+	if (from_environment != NULL && from_environment[0] != '\0') {
+		*token = from_environment;
+		return CODE_OK;
+	}
+	if (!run->config.cluster.enabled || path == NULL || run->options.bootstrap)
+		return CODE_OK;
+	file = fopen(path, "re");
+	if (file == NULL && errno == ENOENT)
+		return CODE_OK; /* a member does not need it any more */
+	if (file == NULL)
+		return err_errno(&run->err, CODE_FAILED_PRECONDITION, errno, "open", path);
+	n = fread(text, 1, sizeof text - 1, file);
+	fclose(file);
+	*token = arena_strndup(run->arena, text, n);
+	return CODE_OK;
+}
+
 static enum code open_state(struct run *run)
 {
 	struct server *server = &run->server;
-	const struct replica_options options = {
-		.state_path = server->state_path,
+	const char *token = run->options.join;
+	struct replica_options options = {
 		.trust_domain = server->td,
-		.raft_dir = arena_printf(run->arena, "%s/raft", run->config.data_dir),
+		.data_dir = run->config.data_dir,
 		.node_id = server->node,
+		.cluster = &run->config.cluster,
+		.bootstrap = run->options.bootstrap,
 	};
 
-	return replica_start(&options, &server->replica, &run->err);
+	TRY(read_join_token(run, &token));
+	options.join_token = token;
+	TRY(replica_start(&options, &server->replica, &run->err));
+	server->state_path = replica_state_path(server->replica);
+	return CODE_OK;
 }
 
 /* What can be wrong without our having written anything: another server's port, keys that cannot be read, bad options.
@@ -146,10 +198,6 @@ static enum code check(struct run *run)
 
 	write_notes(&notes);
 	TRY(rc);
-	if (run->config.cluster.enabled)
-		return err_set(&run->err, CODE_UNIMPLEMENTED,
-			       "the configuration has a cluster {} block, and this version runs a single server only: "
-			       "remove the block");
 	TRY(open_x509pop(run));
 	TRY(open_upstream(run));
 	TRY(open_keys(run, true));
@@ -165,7 +213,6 @@ static enum code build(struct run *run)
 	server->config = &run->config;
 	server->td = run->config.trust_domain;
 	server->server_id = arena_printf(run->arena, "spiffe://%s/spire/server", server->td);
-	server->state_path = arena_printf(run->arena, "%s/state.db", run->config.data_dir);
 	server->started_ms = clock_mono_ms();
 	server->launch_level = run->config.log.level;
 	server->limiters = limiters_new(run->config.ratelimit_attestation, run->config.ratelimit_signing);
@@ -326,22 +373,21 @@ int cmd_run(int argc, char **argv)
 {
 	OWN_STRUCT(arena) arena = arena_new();
 	struct run *run = arena_zalloc(arena, sizeof *run);
-	struct config_flags flags;
-	enum code rc = flags_read(&run_flags, &flags, arena, argc, argv, NULL, &run->err);
+	enum code rc = flags_read(&run_set, &run->options, arena, argc, argv, NULL, &run->err);
 
 	run->arena = arena;
 	if (rc == CODE_CANCELLED) {
-		flags_usage(&run_flags, stderr);
+		flags_usage(&run_set, stderr);
 		fprintf(stderr, "%s\n", run->err.text);
 		return 0;
 	}
 	if (rc != CODE_OK) {
 		fprintf(stderr, "%s\n", run->err.text);
-		flags_usage(&run_flags, stderr);
+		flags_usage(&run_set, stderr);
 		fprintf(stderr, "%s\n", run->err.text);
 		return 1;
 	}
-	if (load(run, &flags) != CODE_OK) {
+	if (load(run, &run->options.config) != CODE_OK) {
 		fprintf(stderr, "%s\n", run->err.text);
 		return 1;
 	}

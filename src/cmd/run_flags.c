@@ -11,7 +11,6 @@ static const struct flag flags[] = {
 	FLAG_END,
 };
 
-const struct flag_set run_flags = { "run", flags };
 const struct flag_set validate_flags = { "validate", flags };
 
 void write_notes(const struct config_notes *notes)

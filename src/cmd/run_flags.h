@@ -26,8 +26,7 @@
 			  "Replace $NAME in the configuration file by the environment"),                               \
 		FLAG_STRING(type_, member.socket_path, "socketPath", "", "Path of the socket of the local API")
 
-extern const struct flag_set run_flags;      /* of struct config_flags, named "run" */
-extern const struct flag_set validate_flags; /* the same, named "validate" */
+extern const struct flag_set validate_flags; /* of struct config_flags */
 
 int cmd_validate(int argc, char **argv); /* argv begins behind the word "validate" */
 int cmd_run(int argc, char **argv);      /* the same behind "run" */

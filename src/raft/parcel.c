@@ -53,9 +53,13 @@ static void piece_ended(struct replica *r, struct proposal *proposal)
 	proposal_unref(proposal);
 }
 
+/* Under the lock: it is told; freed now, or by the one who holds it. */
 static void parcel_free(struct parcel *parcel)
 {
 	list_remove(&parcel->link);
+	parcel->gone = true;
+	if (parcel->held > 0)
+		return;
 	buf_done(&parcel->bytes);
 	free(parcel->pieces);
 	free(parcel);
@@ -223,51 +227,151 @@ void submission_fate(struct replica *r, struct core_submission *core, enum core_
 		parcels_again(r);
 }
 
-/* Under the lock: the next parcels that fit into one entry. */
-static size_t gather(struct replica *r, struct span *out, struct parcel **from, size_t max)
-{
-	size_t n = 0, bytes = 0, commands = 0;
+/* What goes into one entry: parcels of ours, then those of other nodes. */
+enum { PARCELS_MAX = 64 };
+struct gathered {
+	struct span bytes[PARCELS_MAX];
+	struct parcel *own[PARCELS_MAX];
+	struct foreign *foreign[PARCELS_MAX];
+	size_t n_own, n_foreign, size, commands;
+};
 
+static bool fits(const struct gathered *g, size_t bytes, size_t commands)
+{
+	size_t n = g->n_own + g->n_foreign;
+
+	return n == 0 || (n < PARCELS_MAX && g->size + bytes <= LIMIT_BATCH_BYTES && g->commands + commands <= LIMIT_BATCH_COMMANDS);
+}
+
+static void add(struct gathered *g, const struct buf *bytes, size_t commands)
+{
+	g->bytes[g->n_own + g->n_foreign] = (struct span){ bytes->data, bytes->len };
+	g->size += bytes->len;
+	g->commands += commands;
+}
+
+/* Under the lock. */
+static void gather(struct replica *r, struct gathered *g)
+{
+	g->n_own = g->n_foreign = g->size = g->commands = 0;
 	LIST_FOR(item, &r->parcels) {
 		struct parcel *parcel = LIST_ITEM(item, struct parcel, link);
 
 		if (parcel->sent)
 			continue;
-		if (n == max || (n > 0 && (bytes + parcel->bytes.len > LIMIT_BATCH_BYTES ||
-					   commands + parcel->n > LIMIT_BATCH_COMMANDS)))
+		if (!fits(g, parcel->bytes.len, parcel->n))
 			break;
-		out[n] = (struct span){ parcel->bytes.data, parcel->bytes.len };
-		from[n++] = parcel;
-		bytes += parcel->bytes.len;
-		commands += parcel->n;
+		add(g, &parcel->bytes, parcel->n);
+		parcel->held++;
+		g->own[g->n_own++] = parcel;
 	}
-	return n;
+	LIST_FOR(item, &r->foreign) {
+		struct foreign *foreign = LIST_ITEM(item, struct foreign, link);
+
+		if (!fits(g, foreign->bytes.len, 1))
+			break;
+		add(g, &foreign->bytes, 1);
+		g->foreign[g->n_foreign++] = foreign;
+	}
 }
 
-enum { PARCELS_MAX = 64 }; /* in one entry */
+/* They are in an entry: those who sent them need not send them again unless the leader changes. */
+static void answer_foreign(struct gathered *g)
+{
+	for (size_t i = 0; i < g->n_foreign; i++) {
+		struct foreign *foreign = g->foreign[i];
+
+		list_remove(&foreign->link);
+		link_answer(foreign->request, CODE_OK, (struct span){ 0 }, NULL);
+		buf_done(&foreign->bytes);
+		free(foreign);
+	}
+}
+
+static void mark_sent(struct replica *r, struct parcel *const *parcels, size_t n, bool sent)
+{
+	pthread_mutex_lock(&r->lock);
+	for (size_t i = 0; i < n; i++) {
+		parcels[i]->sent = sent;
+		parcels[i]->ever_sent |= sent;
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+/* One that had been sent under a former leader may be told by the apply thread at any moment: held, it stays in memory. */
+static void let_go(struct replica *r, struct parcel *const *parcels, size_t n)
+{
+	pthread_mutex_lock(&r->lock);
+	for (size_t i = 0; i < n; i++)
+		if (--parcels[i]->held == 0 && parcels[i]->gone)
+			parcel_free(parcels[i]);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void lead(struct replica *r)
+{
+	struct gathered g;
+	bool submitted = true;
+
+	while (submitted && r->n_submissions < SUBMISSIONS_OPEN) {
+		pthread_mutex_lock(&r->lock);
+		gather(r, &g);
+		pthread_mutex_unlock(&r->lock);
+		if (g.n_own + g.n_foreign == 0)
+			return;
+		mark_sent(r, g.own, g.n_own, true); /* before the core may hand it to the apply thread */
+		submitted = submit(r, g.bytes, g.n_own + g.n_foreign);
+		if (submitted)
+			answer_foreign(&g);
+		else
+			mark_sent(r, g.own, g.n_own, false);
+		let_go(r, g.own, g.n_own);
+	}
+}
+
+enum { FORWARDS_A_TURN = 64 };
+
+static void follow(struct replica *r)
+{
+	struct parcel *parcels[FORWARDS_A_TURN];
+	int64_t now_ms = clock_mono_ms();
+	size_t n = 0;
+
+	pthread_mutex_lock(&r->lock);
+	LIST_FOR(item, &r->parcels) {
+		struct parcel *parcel = LIST_ITEM(item, struct parcel, link);
+
+		if (parcel->sent || parcel->not_before_ms > now_ms || n == FORWARDS_A_TURN)
+			continue;
+		parcel->held++;
+		parcels[n++] = parcel;
+	}
+	pthread_mutex_unlock(&r->lock);
+	for (size_t i = 0; i < n && peers_forward(r, parcels[i]); i++)
+		mark_sent(r, &parcels[i], 1, true);
+	let_go(r, parcels, n);
+}
 
 void parcels_dispatch(struct replica *r)
 {
-	struct span bytes[PARCELS_MAX];
-	struct parcel *parcels[PARCELS_MAX];
-	size_t n;
+	if (r->role.role == CORE_LEADER && r->role.ready)
+		lead(r);
+	else if (r->role.role != CORE_LEADER && r->role.leader != 0)
+		follow(r);
+}
 
-	while (r->role.role == CORE_LEADER && r->role.ready && r->n_submissions < SUBMISSIONS_OPEN) {
-		pthread_mutex_lock(&r->lock);
-		n = gather(r, bytes, parcels, PARCELS_MAX);
-		for (size_t i = 0; i < n; i++)
-			parcels[i]->sent = parcels[i]->ever_sent = true;
-		pthread_mutex_unlock(&r->lock);
-		if (n == 0)
-			return;
-		if (!submit(r, bytes, n)) {
-			pthread_mutex_lock(&r->lock);
-			for (size_t i = 0; i < n; i++)
-				parcels[i]->sent = false;
-			pthread_mutex_unlock(&r->lock);
-			return;
+void parcel_unsend(struct replica *r, uint64_t sequence, int64_t not_before_ms)
+{
+	pthread_mutex_lock(&r->lock);
+	LIST_FOR(item, &r->parcels) {
+		struct parcel *parcel = LIST_ITEM(item, struct parcel, link);
+
+		if (parcel->sequence == sequence) {
+			parcel->sent = false;
+			parcel->not_before_ms = not_before_ms;
 		}
 	}
+	pthread_mutex_unlock(&r->lock);
 }
 
 void parcels_again(struct replica *r)
@@ -302,6 +406,8 @@ int64_t parcels_deadline(struct replica *r)
 
 		if (!parcel->ever_sent && parcel->made_ms + LIMIT_WAIT_LEADER_MS < deadline_ms)
 			deadline_ms = parcel->made_ms + LIMIT_WAIT_LEADER_MS;
+		if (!parcel->sent && parcel->not_before_ms < deadline_ms && parcel->not_before_ms > clock_mono_ms())
+			deadline_ms = parcel->not_before_ms;
 	}
 	pthread_mutex_unlock(&r->lock);
 	return deadline_ms;

@@ -141,7 +141,11 @@ static void finish(struct replica *r, const struct entry *entry, const struct st
 	}
 	if (entry->type == ENTRY_COMMAND)
 		r->status.batches++;
+	waiters_wake(r);
 	for (size_t i = 0; i < step->n_parcels; i++) {
+		for (size_t k = 0; k < step->parcels[i].n && !step->parcels[i].repeated; k++)
+			if (step->parcels[i].items[k].outcome->member != NULL)
+				cluster_members_changed(r);
 		r->status.commands += step->parcels[i].n;
 		if (step->parcels[i].boot == r->boot && !step->parcels[i].repeated)
 			parcel_done(r, step->parcels[i].sequence, &step->parcels[i]);
@@ -305,10 +309,13 @@ void pipeline_start(struct replica *r)
 	if (rc != 0)
 		log_fatal("Cannot start a thread", KV("error", strerror(rc)));
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	r->pipeline_runs = true;
 }
 
 void pipeline_stop(struct replica *r)
 {
+	if (!r->pipeline_runs)
+		return;
 	pthread_mutex_lock(&r->lock);
 	r->stopping = true;
 	pthread_cond_broadcast(&r->work);

@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/rand.h"
+#include "base/task.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,7 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { ELECTION_MS = 300, STOP_MS = 5000, FOUNDER = 1 };
+enum { ELECTION_MS = 300, STOP_MS = 5000, FOUNDER = 1, CATCH_UP_MS = 20 };
 
 void replica_fail(const char *msg, const struct err *err)
 {
@@ -105,143 +106,6 @@ enum code replica_wait_thread(struct replica *r, struct proposal *proposal, int6
 	return done ? CODE_OK : CODE_DEADLINE_EXCEEDED;
 }
 
-/* --- what the core wants --- */
-
-static void io_vote(void *ctx, uint64_t term, uint64_t voted_for)
-{
-	vote_write(((struct replica *)ctx)->vote, term, voted_for);
-}
-
-struct log_write {
-	struct wal_write wal; /* first: `done` is its first */
-	struct replica *replica;
-	bool counted; /* the core hears of its end */
-	struct entry *entries[];
-};
-
-static void log_written(struct message *message)
-{
-	struct log_write *write = (struct log_write *)message;
-	struct replica *r = write->replica;
-	bool counted = write->counted;
-
-	for (size_t i = 0; i < write->wal.n; i++)
-		entry_unref(write->entries[i]);
-	free(write);
-	if (!counted || r->core == NULL)
-		return;
-	replica_tick(r);
-	core_stored(r->core);
-}
-
-static struct log_write *new_write(struct replica *r, uint64_t first, struct entry *const *entries, size_t n)
-{
-	struct log_write *write = xcalloc(1, sizeof *write + n * sizeof *write->entries);
-
-	write->replica = r;
-	write->wal.done.deliver = log_written;
-	write->wal.first = first;
-	write->wal.entries = write->entries;
-	write->wal.n = n;
-	for (size_t i = 0; i < n; i++)
-		write->entries[i] = entry_ref(entries[i]);
-	return write;
-}
-
-static void io_write(void *ctx, uint64_t first, struct entry *const *entries, size_t n)
-{
-	struct replica *r = ctx;
-	struct log_write *write = new_write(r, first, entries, n);
-
-	write->counted = true;
-	wal_write(r->wal, &write->wal);
-}
-
-static void io_log_reset(void *ctx, uint64_t next)
-{
-	struct replica *r = ctx;
-	struct log_write *write = new_write(r, 0, NULL, 0);
-
-	wal_reset(r->wal, &write->wal, next - 1, core_term_of(r->core, next - 1));
-}
-
-/* One voter has nobody to talk to. */
-static bool io_send(void *ctx __attribute__((unused)), uint64_t to __attribute__((unused)),
-		    const struct peer_message *message __attribute__((unused)))
-{
-	return false;
-}
-
-static size_t io_queued(void *ctx __attribute__((unused)), uint64_t to __attribute__((unused)))
-{
-	return 0;
-}
-
-static void io_read_log(void *ctx __attribute__((unused)), uint64_t peer __attribute__((unused)),
-			uint64_t first __attribute__((unused)), size_t max_bytes __attribute__((unused)))
-{
-}
-
-static void io_apply(void *ctx, struct entry *const *entries, size_t n)
-{
-	pipeline_push(ctx, entries, n);
-}
-
-static void io_fate(void *ctx, struct core_submission *submission, enum core_fate fate)
-{
-	submission_fate(ctx, submission, fate);
-}
-
-static void io_role(void *ctx, const struct core_role *role)
-{
-	struct replica *r = ctx;
-
-	if (role->term != r->role.term || role->leader != r->role.leader)
-		parcels_again(r);
-	r->role = *role;
-}
-
-static void io_conf(void *ctx __attribute__((unused)), uint64_t index __attribute__((unused)),
-		    const struct conf *conf __attribute__((unused)), bool committed __attribute__((unused)))
-{
-}
-
-static void io_copy_wanted(void *ctx __attribute__((unused)), uint64_t peer __attribute__((unused)),
-			   uint64_t at_least __attribute__((unused)))
-{
-}
-
-static bool io_copy_ready(void *ctx __attribute__((unused)), const struct core_triple *state __attribute__((unused)))
-{
-	return false;
-}
-
-static void io_install(void *ctx __attribute__((unused)), const struct core_triple *state __attribute__((unused)))
-{
-}
-
-__attribute__((noreturn)) static void io_fatal(void *ctx __attribute__((unused)), const char *why)
-{
-	log_fatal("Consensus is broken, this server stops", KV("error", why));
-}
-
-static const struct core_io io = {
-	.vote = io_vote,
-	.write = io_write,
-	.log_reset = io_log_reset,
-	.send = io_send,
-	.queued = io_queued,
-	.read_log = io_read_log,
-	.apply = io_apply,
-	.fate = io_fate,
-	.role = io_role,
-	.conf = io_conf,
-	.copy_wanted = io_copy_wanted,
-	.copy_ready = io_copy_ready,
-	.install = io_install,
-	.fatal = io_fatal,
-};
-
 /* --- the loop's turns --- */
 
 void replica_tick(struct replica *r)
@@ -272,6 +136,7 @@ static void on_before_poll(uv_prepare_t *prepare)
 	parcels_dispatch(r);
 	core_flush(r->core);
 	parcels_expire(r);
+	status_publish(r, false);
 	now_ms = clock_mono_ms();
 	deadline_ms = core_deadline(r->core);
 	if (parcels_deadline(r) < deadline_ms)
@@ -293,7 +158,11 @@ static enum code found_entry(void *ctx, struct entry *entry, struct err *err __a
 	return CODE_OK;
 }
 
-static enum code open_log(struct replica *r, bool is_new, struct err *err)
+static const struct pair_kind place_kind = {
+	.magic = "place", .version = 1, .body_len = sizeof(struct place), .what = "member record"
+};
+
+static enum code open_raft_dir(struct replica *r, bool is_new, struct err *err)
 {
 	OWN_STRUCT(arena) arena = arena_new();
 	const struct wal_options options = {
@@ -303,82 +172,209 @@ static enum code open_log(struct replica *r, bool is_new, struct err *err)
 
 	if (is_new && mkdir(r->raft_dir, 0700) != 0 && errno != EEXIST)
 		return err_errno(err, CODE_INTERNAL, errno, "mkdir", r->raft_dir);
+	if (is_new) {
+		r->place = (struct place){ .id = FOUNDER, .epoch = 1 };
+		rand_uuid4(r->place.cluster_id);
+	}
+	TRY(pair_open(arena_printf(arena, "%s/member", r->raft_dir), &place_kind, r->node_id, is_new, &r->place, &r->place_file, err));
 	TRY(wal_open(&options, &visitor, &r->wal, err));
 	return vote_open(arena_printf(arena, "%s/vote", r->raft_dir), r->node_id, is_new, &r->vote, &r->vote_state, err);
 }
 
-static enum code open_all(struct replica *r, struct err *err)
+static bool has_data(const struct replica *r)
+{
+	return r->triple.index > 0 || r->n_recovered > 0 || r->vote_state.term > 0;
+}
+
+/* V17: a wiped node must not found a second cluster under the agents' name. */
+static enum code check_intent(struct replica *r, bool is_new, struct err *err)
+{
+	bool joins = r->join_token[0] != '\0';
+
+	if (!is_new) {
+		if (r->cluster != NULL && (joins || r->bootstrap))
+			log_info("This node is a member already: -bootstrap and -join are ignored", KV("subsystem_name", "raft"));
+		return CODE_OK;
+	}
+	if (r->cluster == NULL && joins)
+		return err_set(err, CODE_INVALID_ARGUMENT,
+			       "-join needs a cluster {} block in the configuration (name, bind_port, advertise)");
+	if (r->cluster != NULL && joins && r->bootstrap)
+		return err_set(err, CODE_INVALID_ARGUMENT, "-bootstrap founds a cluster, -join joins one: give one of them");
+	if (r->cluster != NULL && !joins && !r->bootstrap)
+		return err_set(err, CODE_FAILED_PRECONDITION,
+			       "this node has no data: start it with -bootstrap to found a new cluster, or with -join TOKEN to join one (`cluster "
+			       "token` on any member prints a token)");
+	return CODE_OK;
+}
+
+static enum code check_alone(struct replica *r, struct err *err)
+{
+	if (r->cluster == NULL && r->triple.conf.n > 1)
+		return err_set(err, CODE_FAILED_PRECONDITION,
+			       "the data directory belongs to a cluster of %u members, and the configuration has no cluster {} block: put it back",
+			       r->triple.conf.n);
+	if (r->place.joined != 0 && !has_data(r) && r->join_token[0] == '\0')
+		return err_set(err, CODE_FAILED_PRECONDITION,
+			       "this node's join has not been finished: start it with -join TOKEN again (the same token, or a new one)");
+	return CODE_OK;
+}
+
+static enum code open_all(struct replica *r, const struct replica_options *options, struct err *err)
 {
 	struct stat st;
 	char vote[4096];
+	bool is_new;
 
+	snprintf(vote, sizeof vote, "%s/vote", r->raft_dir);
+	is_new = stat(vote, &st) != 0; /* it is the last of a new node's files */
+	TRY(check_intent(r, is_new, err));
+	if (options->data_dir != NULL) {
+		TRY(generations_open(options->data_dir, r->node_id, &r->generations, err));
+		r->state_path = xstrdup(generations_path(r->generations));
+	}
 	TRY(store_open(r->state_path, r->trust_domain, &r->store, err));
 	TRY(checkpointer_open(r->state_path, &r->checkpointer, err));
 	TRY(pipeline_triple(r->store, &r->triple, err));
-	snprintf(vote, sizeof vote, "%s/vote", r->raft_dir);
-	if (r->triple.index > 0 && stat(vote, &st) != 0)
+	if (r->triple.index > 0 && is_new)
 		return err_set(err, CODE_DATA_LOSS,
 			       "state file '%s' stands at index %llu, and there is no log beside it (%s): restore the data directory as a "
 			       "whole",
 			       r->state_path, (unsigned long long)r->triple.index, r->raft_dir);
-	return open_log(r, stat(vote, &st) != 0, err);
+	TRY(open_raft_dir(r, is_new, err));
+	r->id = r->place.id;
+	return check_alone(r, err);
+}
+
+enum code replica_start_core(struct replica *r, struct err *err)
+{
+	const struct core_options options = {
+		.id = r->id,
+		.election_ms = r->cluster == NULL ? ELECTION_MS : (unsigned)r->cluster->election_timeout_ms,
+		.now_ms = clock_mono_ms(),
+		.io = &replica_io,
+		.ctx = r,
+	};
+	enum code rc;
+
+	/* an installed copy that the log does not reach: the log goes (libraft-core.md 1.4, restart) */
+	if (r->n_recovered > 0 && (r->recovered_entries[r->n_recovered - 1]->index < r->triple.index)) {
+		for (size_t i = 0; i < r->n_recovered; i++)
+			entry_unref(r->recovered_entries[i]);
+		r->n_recovered = 0;
+		replica_log_reset(r, r->triple.index, r->triple.term);
+	}
+	r->recovered.state = r->triple;
+	r->recovered.entries = r->recovered_entries;
+	r->recovered.n = r->n_recovered;
+	r->recovered.first = r->n_recovered == 0 ? 0 : r->recovered_entries[0]->index;
+	r->core_number++;
+	r->role = (struct core_role){ .role = CORE_FOLLOWER };
+	rc = core_start(&options, &r->recovered, &r->core, err);
+	for (size_t i = 0; i < r->n_recovered; i++)
+		entry_unref(r->recovered_entries[i]);
+	free(r->recovered_entries);
+	r->recovered_entries = NULL;
+	r->n_recovered = r->cap_recovered = 0;
+	return rc;
 }
 
 struct start {
 	struct message message;
 	struct replica *replica;
 	struct wal_write founding;
+	struct wait written;
 	struct entry *entry;
 	enum code code;
 	struct err err;
 };
 
-/* On the raft loop. */
-static void start_core(struct start *start)
+static void founding_written(struct message *message)
 {
-	struct replica *r = start->replica;
-	const struct core_options options = {
-		.id = r->id, .election_ms = ELECTION_MS, .now_ms = clock_mono_ms(), .io = &io, .ctx = r
-	};
-
-	r->recovered.state = r->triple;
-	r->recovered.entries = r->recovered_entries;
-	r->recovered.n = r->n_recovered;
-	r->recovered.first = r->n_recovered == 0 ? 0 : r->recovered_entries[0]->index;
-	start->code = core_start(&options, &r->recovered, &r->core, &start->err);
-	for (size_t i = 0; i < r->n_recovered; i++)
-		entry_unref(r->recovered_entries[i]);
-	free(r->recovered_entries);
-	r->recovered_entries = NULL;
-	pthread_mutex_lock(&r->lock);
-	r->started = true;
-	pthread_cond_broadcast(&r->news);
-	pthread_mutex_unlock(&r->lock);
-}
-
-static void founded(struct message *message)
-{
-	struct start *start = LIST_ITEM(message, struct start, founding.done);
-
-	start_core(start);
+	wait_done(&LIST_ITEM(message, struct start, founding.done)->written);
 }
 
 /* A new cluster of one: term 1 and the first configuration, in log and vote record, before the core starts. */
-static void found(struct start *start)
+static enum code found(struct start *start)
 {
 	struct replica *r = start->replica;
 	struct conf conf = { 0 };
 	char address[CONF_ADDRESS_MAX + 1];
 
 	snprintf(address, sizeof address, "%llu", (unsigned long long)r->id);
-	if (conf_add(&conf, r->id, address, CONF_VOTER, &start->err) != CODE_OK)
-		replica_fail("A cluster of one cannot be made", &start->err);
+	TRY(conf_add(&conf, r->id, address, CONF_VOTER, &start->err));
 	start->entry = core_founding_entry(&conf);
 	vote_write(r->vote, start->entry->term, 0);
 	r->recovered.term = start->entry->term;
 	found_entry(r, start->entry, &start->err);
-	start->founding = (struct wal_write){ .done = { .deliver = founded }, .first = 1, .entries = &start->entry, .n = 1 };
+	start->founding = (struct wal_write){ .done = { .deliver = founding_written }, .first = 1, .entries = &start->entry, .n = 1 };
 	wal_write(r->wal, &start->founding);
+	return task_wait(&start->written, INT64_MAX);
+}
+
+/* A joiner is ready when it has all that was committed when it came, and a say in what comes. */
+static enum code catch_up(struct replica *r, struct err *err)
+{
+	for (;;) {
+		struct core_status status;
+		struct replica_status here;
+
+		if (task_sleep(CATCH_UP_MS) != CODE_OK)
+			return err_set(err, CODE_CANCELLED, "this node is stopping");
+		core_status(r->core, &status);
+		replica_status(r, &here);
+		if (status.now.leader != 0 && status.conf_committed && conf_get(&status.conf, r->id) != NULL &&
+		    here.applied >= status.commit && here.applied > 0 && cluster_settled(r, &status.conf))
+			return CODE_OK;
+	}
+}
+
+static enum code join(struct start *start)
+{
+	struct replica *r = start->replica;
+
+	TRY(cluster_join(r, r->join_token, &start->err));
+	pair_write(r->place_file, &r->place);
+	if (r->place.joined == 2)
+		TRY(growth_await(r, &start->err));
+	pipeline_start(r);
+	if (r->recovered.term > 0)
+		vote_write(r->vote, r->recovered.term, 0);
+	TRY(replica_start_core(r, &start->err));
+	cluster_start(r);
+	TRY(catch_up(r, &start->err));
+	r->place.joined = 0;
+	pair_write(r->place_file, &r->place);
+	return CODE_OK;
+}
+
+static enum code start_up(struct start *start)
+{
+	struct replica *r = start->replica;
+
+	TRY(peers_open(r, &start->err));
+	r->recovered.term = r->vote_state.term;
+	r->recovered.voted_for = r->vote_state.voted_for;
+	if (!has_data(r) && r->cluster != NULL && r->join_token[0] != '\0')
+		return join(start);
+	if (!has_data(r))
+		TRY(found(start));
+	pipeline_start(r);
+	TRY(replica_start_core(r, &start->err));
+	cluster_start(r);
+	return CODE_OK;
+}
+
+static void start_task(void *arg)
+{
+	struct start *start = arg;
+	struct replica *r = start->replica;
+
+	start->code = start_up(start);
+	pthread_mutex_lock(&r->lock);
+	r->started = true;
+	pthread_cond_broadcast(&r->news);
+	pthread_mutex_unlock(&r->lock);
 }
 
 static void begin(struct message *message)
@@ -390,28 +386,28 @@ static void begin(struct message *message)
 	uv_timer_init(loop_uv(r->loop), &r->timer);
 	uv_prepare_init(loop_uv(r->loop), &r->before_poll);
 	uv_prepare_start(&r->before_poll, on_before_poll);
-	r->recovered.term = r->vote_state.term;
-	r->recovered.voted_for = r->vote_state.voted_for;
-	if (r->vote_state.term == 0 && r->n_recovered == 0 && r->triple.index == 0)
-		found(start);
-	else
-		start_core(start);
+	task_spawn(r->loop, "start", start_task, start);
 }
 
 static enum code run(struct replica *r, struct err *err)
 {
-	struct start start = { .replica = r, .message = { .deliver = begin } };
+	struct start *start = xcalloc(1, sizeof *start);
+	enum code rc;
 
-	pipeline_start(r);
+	start->replica = r;
+	start->message.deliver = begin;
 	loop_start(r->loop);
-	loop_post(r->loop, &start.message);
+	loop_post(r->loop, &start->message);
 	pthread_mutex_lock(&r->lock);
 	while (!r->started)
 		pthread_cond_wait(&r->news, &r->lock);
 	pthread_mutex_unlock(&r->lock);
-	if (start.entry != NULL)
-		entry_unref(start.entry);
-	return start.code == CODE_OK ? CODE_OK : err_set(err, start.code, "%s", start.err.text);
+	entry_unref(start->entry);
+	rc = start->code;
+	if (rc != CODE_OK)
+		err_set(err, rc, "%s", start->err.text);
+	free(start);
+	return rc;
 }
 
 static void replica_init(struct replica *r, const struct replica_options *options)
@@ -419,12 +415,24 @@ static void replica_init(struct replica *r, const struct replica_options *option
 	OWN_BUF raft_dir = { 0 };
 	pthread_condattr_t monotonic;
 
-	buf_printf(&raft_dir, "%s-raft", options->state_path);
-	r->state_path = xstrdup(options->state_path);
+	if (options->data_dir != NULL)
+		buf_printf(&raft_dir, "%s/raft", options->data_dir);
+	else
+		buf_printf(&raft_dir, "%s-raft", options->state_path);
+	if (options->state_path != NULL)
+		r->state_path = xstrdup(options->state_path);
 	r->trust_domain = xstrdup(options->trust_domain);
-	r->raft_dir = xstrdup(options->raft_dir != NULL ? options->raft_dir : buf_text(&raft_dir));
+	r->raft_dir = xstrdup(buf_text(&raft_dir));
 	r->node_id = xstrdup(options->node_id != NULL ? options->node_id : "00000000-0000-4000-8000-000000000000");
-	r->id = FOUNDER;
+	r->cluster = options->cluster != NULL && options->cluster->enabled ? options->cluster : NULL;
+	r->join_token = options->join_token == NULL ? "" : options->join_token;
+	r->bootstrap = options->bootstrap;
+	if (options->data_dir != NULL) {
+		OWN_BUF node_dir = { 0 };
+
+		buf_printf(&node_dir, "%s/node", options->data_dir);
+		r->node_dir = xstrdup(buf_text(&node_dir));
+	}
 	r->boot = rand_u64() >> 1 | 1;
 	r->loop = loop_new("raft");
 	r->kick.deliver = kicked;
@@ -438,29 +446,34 @@ static void replica_init(struct replica *r, const struct replica_options *option
 	list_init(&r->proposals);
 	list_init(&r->parcels);
 	list_init(&r->submissions);
+	list_init(&r->foreign);
+	list_init(&r->waiters);
 }
 
 static void replica_free(struct replica *r)
 {
+	peers_close(r);
 	core_free(r->core);
 	r->core = NULL;
-	wal_close(r->wal); /* stores what was asked for */
+	wal_close(r->wal);  /* stores what was asked for */
 	loop_free(r->loop); /* delivers the last completions */
-	LIST_FOR_SAFE(item, &r->submissions) {
-		struct submission *submission = LIST_ITEM(item, struct submission, link);
-
-		free(submission);
-	}
+	LIST_FOR_SAFE(item, &r->submissions)
+		free(LIST_ITEM(item, struct submission, link));
 	vote_close(r->vote);
+	pair_close(r->place_file);
+	reader_close(r->reader);
 	checkpointer_close(r->checkpointer);
 	store_close(r->store);
-	for (size_t i = 0; i < r->n_recovered && r->recovered_entries != NULL; i++)
+	generations_close(r->generations);
+	arena_free(r->members_arena);
+	for (size_t i = 0; i < r->n_recovered; i++)
 		entry_unref(r->recovered_entries[i]);
 	free(r->recovered_entries);
 	free(r->state_path);
 	free(r->trust_domain);
 	free(r->raft_dir);
 	free(r->node_id);
+	free(r->node_dir);
 	pthread_mutex_destroy(&r->lock);
 	pthread_cond_destroy(&r->work);
 	pthread_cond_destroy(&r->news);
@@ -473,7 +486,7 @@ enum code replica_start(const struct replica_options *options, struct replica **
 	enum code rc;
 
 	replica_init(r, options);
-	rc = open_all(r, err);
+	rc = open_all(r, options, err);
 	if (rc != CODE_OK) {
 		replica_free(r);
 		return rc;
@@ -485,8 +498,14 @@ enum code replica_start(const struct replica_options *options, struct replica **
 		replica_stop(r);
 		return rc;
 	}
+	r->serving = true;
 	*out = r;
 	return CODE_OK;
+}
+
+const char *replica_state_path(const struct replica *r)
+{
+	return r->state_path;
 }
 
 /* --- stopping --- */
@@ -500,6 +519,7 @@ static void close_handles(struct message *message)
 {
 	struct replica *r = *(struct replica **)(message + 1);
 
+	peers_close(r); /* on the loop, while it runs */
 	uv_prepare_stop(&r->before_poll);
 	uv_close((uv_handle_t *)&r->before_poll, NULL);
 	uv_close((uv_handle_t *)&r->timer, NULL);

@@ -3,8 +3,10 @@
 #define RAFT_REPLICA_H
 
 #include "base/arena.h"
+#include "base/config.h"
 #include "base/err.h"
 #include "command.pb-c.h"
+#include "raft/peer_key.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,10 +18,15 @@ struct replica;
 
 /* The data directory's lock (raft/node.h) is held by the caller: two writers of one file would be worse than none. */
 struct replica_options {
-	const char *state_path;
+	const char *state_path; /* a file of its own, for tests; else NULL and: */
 	const char *trust_domain;
-	const char *raft_dir; /* log and vote; NULL: state_path with "-raft" behind it */
+	const char *data_dir; /* the state's generations, raft/ (log, vote, place), node/ (peer key) */
 	const char *node_id;  /* of raft/node.h; NULL: a fixed one, for tests */
+
+	/* The cluster {} block; NULL: a cluster of one, no peer listener. Must outlive the replica. */
+	const struct config_cluster *cluster;
+	bool bootstrap;         /* a node without data founds a cluster... */
+	const char *join_token; /* ...or joins one by this; "" or NULL: none */
 };
 
 /* Recovers log, vote and state, or makes them; returns when the core runs. DATA_LOSS and the like, by the name of the
@@ -52,5 +59,59 @@ struct replica_status {
 	uint32_t wal_frames;
 };
 void replica_status(struct replica *replica, struct replica_status *out); /* thread-safe */
+
+const char *replica_state_path(const struct replica *replica); /* that readers open */
+
+/* --- reading what is current --- */
+
+/* Waits until this replica holds everything that was acknowledged anywhere before the call: a read index that the leader
+ * has confirmed in a round of probes (libraft-core.md section 2), then applied here. From a task. UNAVAILABLE: no leader
+ * confirms it in time. */
+enum code replica_barrier(struct replica *replica, int64_t deadline_ms, struct err *err);
+
+/* Waits until this replica has applied `index`. From a task. UNAVAILABLE "node 'n3' has not reached revision 1900 (at
+ * 1874)". */
+enum code replica_await(struct replica *replica, uint64_t index, int64_t deadline_ms, struct err *err);
+
+/* --- the cluster: from any thread unless it says task --- */
+
+struct replica_view {
+	bool alone;        /* no cluster {} block */
+	bool hears_leader; /* or is it */
+	bool is_leader, ready; /* ready: leader, and an entry of its term is committed */
+	bool caught_up;    /* had applied, within the last 10 s, all that it had heard committed when that moment began */
+	int64_t leader_heard_ms; /* clock_mono_ms of the last word of a leader whose round a quorum confirmed; 0: never */
+	uint64_t applied, commit, term, self, leader; /* leader 0: none */
+};
+void replica_view(struct replica *replica, struct replica_view *out); /* cheap: for each call, each probe */
+
+struct replica_member {
+	uint64_t id, match; /* match: leader only, durable there */
+	const char *name, *address, *api_address, *software;
+	bool self, leader, voter, signer, removed, up;
+	int64_t last_contact_ms; /* since the last word; -1: never */
+	const struct pin *pins;
+	size_t n_pins;
+};
+struct replica_cluster {
+	const char *cluster_id, *name; /* name: this node's */
+	uint64_t epoch, term, leader, applied, commit, changing;
+	unsigned voters, survives; /* failures that leave a quorum of those that are up */
+	bool quorum;
+	struct replica_member *members;
+	size_t n;
+};
+/* Strings live in the arena. */
+enum code replica_cluster(struct replica *replica, struct arena *arena, struct replica_cluster *out, struct err *err);
+
+/* A join token for a new node (V17). From a task. */
+enum code replica_token(struct replica *replica, int64_t ttl_s, uint32_t uses, bool signer, int64_t deadline_ms,
+			struct arena *arena, const char **text, struct err *err);
+
+/* Removes a member, a dead one too; refuses what would lose the quorum, by name and remedy. From a task, on any member. */
+enum code replica_remove(struct replica *replica, const char *name, int64_t deadline_ms, struct err *err);
+
+/* Hands leadership to that voter (NULL: to the one that is furthest), waits for it. From a task, on any member. */
+enum code replica_transfer(struct replica *replica, const char *name, int64_t deadline_ms, struct err *err);
 
 #endif

@@ -349,6 +349,17 @@ enum code store_apply(struct store *store, uint64_t index, int64_t stamp_ms, str
 	return store_apply_step(store, &step, arena, err);
 }
 
+enum code store_rebase(struct store *store, struct span conf, struct err *err)
+{
+	TRY(db_exec(store->db, "PRAGMA synchronous = FULL", err));
+	store->index = store->applied;
+	store->index_term = store->term;
+	TRY(begin_batch(store, err));
+	TRY(conf_write(store, store->applied, conf, err));
+	TRY(end_batch(store, store->numbers, err));
+	return db_exec(store->db, "PRAGMA synchronous = NORMAL", err);
+}
+
 enum code command_check(const Pb__Command *command, struct err *err)
 {
 	if (command->format != COMMAND_FORMAT)

@@ -61,6 +61,10 @@ struct store_triple {
 };
 enum code store_triple(struct store *store, struct arena *arena, struct store_triple *out, struct err *err);
 
+/* From here on the state stands under another configuration, at the index where it is: the step from one voter to two, which no
+ * log entry makes (availability.md V18). On the disk when it returns. */
+enum code store_rebase(struct store *store, struct span conf, struct err *err);
+
 /* UNIMPLEMENTED for a command of a format or kind that this version does not know. Such a one in a batch of store_apply
  * is fatal (V12): whoever takes commands in checks them first. */
 enum { COMMAND_FORMAT = 1 };
