@@ -238,6 +238,22 @@ static CURLcode on_ssl_ctx(CURL *easy __attribute__((unused)), void *context, vo
 	return CURLE_OK;
 }
 
+/* As in Go, the environment may name other roots than the system's. */
+static void set_roots(struct transfer *t)
+{
+	const char *file = getenv("SSL_CERT_FILE"), *folder = getenv("SSL_CERT_DIR");
+
+	if (t->request->verify != NULL) {
+		curl_easy_setopt(t->easy, CURLOPT_CAINFO, NULL);
+		curl_easy_setopt(t->easy, CURLOPT_CAPATH, NULL);
+		return;
+	}
+	if (file != NULL && file[0] != '\0')
+		curl_easy_setopt(t->easy, CURLOPT_CAINFO, file);
+	if (folder != NULL && folder[0] != '\0')
+		curl_easy_setopt(t->easy, CURLOPT_CAPATH, folder);
+}
+
 static void set_options(struct transfer *t, const char *url)
 {
 	CURL *easy = t->easy;
@@ -264,10 +280,7 @@ static void set_options(struct transfer *t, const char *url)
 	curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, t);
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, t->request->verify == NULL ? 2L : 0L);
-	if (t->request->verify != NULL) {
-		curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
-		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
-	}
+	set_roots(t);
 }
 
 /* --- how it went --- */
