@@ -108,10 +108,14 @@ simulate: $(B)/tests/simulator
 
 # make fuzz FUZZ=peer SECONDS=60: tests/fuzz/fuzz_NAME.c under clang's fuzzer; what it finds is left in build/fuzz.
 FUZZ    := peer
-fuzz:
+FUZZBASE := $(addprefix src/base/,err.c buf.c arena.c)
+FUZZ_peer := src/raft/codec.c src/raft/conf.c src/raft/entry.c
+FUZZ_message := src/api/pb.c src/base/utf8.c $(addprefix $(GEN)/,$(addsuffix .pb-c.c,types agent bundle entry rpcstatus svid trustdomain))
+FUZZ_frame := src/api/frame.c src/base/gotext.c $(FUZZ_message)
+fuzz: gen
 	@mkdir -p build/fuzz/$(FUZZ)
-	clang -g -O1 -fsanitize=fuzzer,address,undefined -std=gnu11 -D_GNU_SOURCE -iquote src -o build/fuzz/fuzz_$(FUZZ) \
-		tests/fuzz/fuzz_$(FUZZ).c src/raft/codec.c src/raft/conf.c src/raft/entry.c $(addprefix src/base/,err.c buf.c arena.c)
+	clang -g -O1 -fsanitize=fuzzer,address,undefined -std=gnu11 -D_GNU_SOURCE -iquote src -iquote $(GEN) \
+		-o build/fuzz/fuzz_$(FUZZ) tests/fuzz/fuzz_$(FUZZ).c $(FUZZ_$(FUZZ)) $(FUZZBASE) -lprotobuf-c -lunistring
 	cd build/fuzz && ./fuzz_$(FUZZ) -max_total_time=$(SECONDS) -max_len=4096 -print_final_stats=1 $(FUZZ)
 .PHONY: fuzz
 

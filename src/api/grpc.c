@@ -523,6 +523,7 @@ static enum code await(struct grpc_stream *stream, struct wait *wait, int64_t de
 enum code grpc_recv(struct grpc_stream *stream, int64_t deadline_ms, struct span *out, bool *end, struct err *err)
 {
 	struct message_in *message;
+	enum code rc;
 
 	discharge(stream, stream->current.len);
 	buf_done(&stream->current);
@@ -535,7 +536,11 @@ enum code grpc_recv(struct grpc_stream *stream, int64_t deadline_ms, struct span
 		*end = stream->ended;
 		if (stream->ended)
 			return CODE_OK;
-		TRY(await(stream, &stream->readable, deadline_ms, err));
+		rc = await(stream, &stream->readable, deadline_ms, err);
+		if (rc != CODE_OK) {
+			grpc_fail(stream, err);
+			return rc;
+		}
 	}
 	message = LIST_ITEM(stream->queue.next, struct message_in, link);
 	list_remove(&message->link);
