@@ -177,13 +177,16 @@ plugins {
 
 
 class Server(Process):
-    def __init__(self, world, name="server", server="", plugins="", top="", config=None, env=None, data=None, binary=SERVER, port=None):
+    def __init__(self, world, name="server", server="", plugins="", top="", config=None, env=None, data=None, binary=SERVER, port=None, home=None):
+        """home: a folder within the world's for its socket and its data, where there are several servers."""
+        home = os.path.join(world.dir, home or "")
+        os.makedirs(home, exist_ok=True)
         self.conf = os.path.join(world.dir, name + ".conf")
-        self.data = data or os.path.join(world.dir, "data")
+        self.data = data or os.path.join(home, "data")
         self.port = port or free_port()
-        self.sock = os.path.join(world.dir, "api.sock")
+        self.sock = os.path.join(home, "api.sock")
         with open(self.conf, "w") as f:
-            f.write(config or CONFIG % dict(port=self.port, dir=world.dir, data=self.data, server=server, plugins=plugins, top=top))
+            f.write(config or CONFIG % dict(port=self.port, dir=home, data=self.data, server=server, plugins=plugins, top=top))
         super().__init__(world, name, [binary, "run", "-config", self.conf], env)
 
     def start(self, seconds=20):
