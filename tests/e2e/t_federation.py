@@ -504,3 +504,26 @@ def federation_istio_url(w):
     url = url.replace("spire-server:8443", "localhost:%d" % s.endpoint)
     with urllib.request.urlopen(url, context=context) as answer:
         same("uses", [k["use"] for k in json.load(answer)["keys"]], ["x509-svid", "jwt-svid"])
+
+
+@test("federation-readme", limit=60)
+def federation_readme(w):
+    """The five commands of the README's section, in its order, as they stand there."""
+    text = open(ROOT + "/README.md").read()
+    text = text[text.index("## Federation in five commands"):]
+    block = re.search(r"^    (federation \{.*)$", text, re.M).group(1)
+    lines = re.findall(r"^    ([AB])\$ trefoil (.*)$", text[:text.index("\n## ", 5)], re.M)
+    same("commands", len(lines), 5)
+    ports = {side: str(free_port()) for side in "AB"}
+    sites = {side: run_snippet_server(w, side, td, 'server {\n  trust_domain = "%s"\n  %s\n}\n' % (td, block.replace("8443", ports[side])))
+             for side, td in (("A", "aws.example.com"), ("B", "gcp.example.com"))}
+    for side, line in lines:
+        for other in "AB":
+            line = line.replace("https://%s.example.com:8443" % other.lower(), "https://127.0.0.1:" + ports[other])
+        words, _, target = line.partition(" > ")
+        out = sites[side].cli(*[w.dir + "/" + word if word.endswith(".json") else word for word in words.split()])
+        if target:
+            w.write(target, out)
+    for side, td in (("A", "gcp.example.com"), ("B", "aws.example.com")):
+        sites[side].cli("federation", "refresh", "-id", td)
+        has("bundles of " + side, sites[side].cli("bundle", "list"), td)
