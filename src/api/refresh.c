@@ -14,6 +14,7 @@
 #include "base/metric.h"
 #include "base/rand.h"
 #include "base/task.h"
+#include "raft/replica.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@
 
 enum {
 	RECONCILE_MS = 10 * 1000,
+	WHO_LEADS_MS = 1000,
 	POLLS = 32, /* at a time */
 	TURN_MS = 100,
 };
@@ -38,7 +40,8 @@ struct refresher {
 	bool looked;
 	struct wait wake; /* the supervisor's */
 	struct message kick;
-	atomic_bool kicked, leads;
+	atomic_bool kicked;
+	bool leads;
 	atomic_bool closing, stopped; /* nobody may ask any more; the loop has ended */
 	bool started;
 };
@@ -211,13 +214,13 @@ static void manage(void *arg)
 	enum code rc = CODE_OK;
 
 	while (rc != CODE_CANCELLED) {
-		bool due = atomic_load(&m->refresher->leads) && clock_mono_ms() >= next_ms;
+		bool due = m->refresher->leads && clock_mono_ms() >= next_ms;
 
 		if (due || !list_empty(&m->requests)) {
 			rc = poll_once(m, &next_ms);
 			continue;
 		}
-		rc = task_wait(&m->wake, atomic_load(&m->refresher->leads) ? next_ms : INT64_MAX);
+		rc = task_wait(&m->wake, m->refresher->leads ? next_ms : INT64_MAX);
 		if (rc == CODE_OK)
 			m->wake = (struct wait){ 0 };
 	}
@@ -357,14 +360,33 @@ static void reconcile(struct refresher *r)
 		log_error("Failed to reload configs", SUBSYSTEM, KV("error", err.text));
 }
 
+static void look_who_leads(struct refresher *r)
+{
+	struct replica_view cluster;
+	bool leads;
+
+	replica_view(r->server->replica, &cluster);
+	leads = cluster.alone || (cluster.is_leader && cluster.ready);
+	if (leads == r->leads)
+		return;
+	r->leads = leads;
+	LIST_FOR (item, &r->managed)
+		wake_up(&LIST_ITEM(item, struct managed, link)->wake);
+}
+
 static void supervise(void *arg)
 {
 	struct refresher *r = arg;
-	enum code rc;
+	int64_t reconcile_ms = 0;
+	enum code rc = CODE_OK;
 
 	do {
-		reconcile(r);
-		rc = task_wait(&r->wake, clock_mono_ms() + RECONCILE_MS);
+		look_who_leads(r);
+		if (rc == CODE_OK || clock_mono_ms() >= reconcile_ms) {
+			reconcile(r);
+			reconcile_ms = clock_mono_ms() + RECONCILE_MS;
+		}
+		rc = task_wait(&r->wake, clock_mono_ms() + WHO_LEADS_MS);
 		if (rc == CODE_OK)
 			r->wake = (struct wait){ 0 };
 	} while (rc != CODE_CANCELLED);
@@ -379,20 +401,12 @@ static void deliver_kick(struct message *message)
 
 	atomic_store(&r->kicked, false);
 	wake_up(&r->wake);
-	LIST_FOR (item, &r->managed) /* they look who leads */
-		wake_up(&LIST_ITEM(item, struct managed, link)->wake);
 }
 
 void refresher_changed(struct refresher *r)
 {
 	if (r != NULL && !atomic_load(&r->closing) && !atomic_exchange(&r->kicked, true))
 		loop_post(r->loop, &r->kick);
-}
-
-void refresher_lead(struct refresher *r, bool leads)
-{
-	if (atomic_exchange(&r->leads, leads) != leads)
-		refresher_changed(r);
 }
 
 static void deliver_request(struct message *message)
@@ -467,7 +481,6 @@ enum code refresher_new(struct server *server, struct refresher **out, struct er
 	r->loop = loop_new("federation");
 	r->fetcher = fetcher_new(r->loop);
 	r->kick.deliver = deliver_kick;
-	atomic_init(&r->leads, true);
 	list_init(&r->managed);
 	warn_of_own(server);
 	*out = r;

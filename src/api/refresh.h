@@ -7,10 +7,11 @@
 
 /* Keeps the bundles of the trust domains that this one federates with (server-operation.md 4.2): those of the
  * configuration and those of the API, the configuration first. A loop and a thread of its own with a task for each.
- * Only the one that leads polls by the clock; whoever is asked polls. */
+ * Only the node that leads polls by the clock, and another one within seconds when it is gone; whoever is asked polls.
+ */
 struct refresher;
 
-/* Opens a reader of the state. Leads from the start. */
+/* Opens a reader of the state. */
 enum code refresher_new(struct server *server, struct refresher **out, struct err *err);
 void refresher_start(struct refresher *refresher);
 
@@ -21,7 +22,6 @@ void refresher_free(struct refresher *refresher); /* stopped, or never started; 
 
 /* Relationships may have changed: look now, not within 10 s. Thread-safe; NULL is fine. */
 void refresher_changed(struct refresher *refresher);
-void refresher_lead(struct refresher *refresher, bool leads); /* thread-safe */
 
 /* Polls now, from a task of any loop. NOT_FOUND `no relationship with trust domain "x"`; else what poll_bundle says. */
 enum code refresher_refresh(struct refresher *refresher, const char *td, int64_t deadline_ms, struct err *err);

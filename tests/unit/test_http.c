@@ -186,3 +186,53 @@ TEST(open_connections_end_with_the_server)
 	close(idle);
 	close(half);
 }
+
+TEST(one_connection_too_many_takes_the_place_of_the_quietest)
+{
+	enum { MANY = 256 };
+	struct fixture f;
+	int fds[MANY + 1];
+
+	start(&f);
+	for (size_t i = 0; i < MANY; i++) {
+		fds[i] = dial(f.port);
+		put(fds[i], "GET / HTTP/1.1\r\n\r\n");
+		read_until(fds[i], "hello GET /");
+	}
+	put(fds[0], "GET /again HTTP/1.1\r\n\r\n"); /* the second is the quietest now */
+	read_until(fds[0], "hello GET /again");
+	fds[MANY] = dial(f.port);
+	put(fds[MANY], "GET / HTTP/1.1\r\n\r\n");
+	CHECK(strstr(read_until(fds[MANY], "hello GET /"), "200 OK") != NULL);
+	CHECK_STR(read_until(fds[1], NULL), "");
+	put(fds[0], "GET /third HTTP/1.1\r\n\r\n");
+	CHECK(strstr(read_until(fds[0], "hello GET /third"), "200 OK") != NULL);
+	for (size_t i = 0; i <= MANY; i++)
+		close(fds[i]);
+	stop(&f);
+}
+
+TEST(many_requests_in_one_piece_are_answered_in_order)
+{
+	struct fixture f;
+	OWN_BUF sent = { 0 };
+	const char *got, *at;
+	int fd;
+
+	start(&f);
+	fd = dial(f.port);
+	for (int i = 0; i < 100; i++)
+		buf_printf(&sent, "GET /%03d HTTP/1.1\r\n\r\n", i);
+	put(fd, buf_text(&sent));
+	got = at = read_until(fd, "hello GET /099");
+	for (int i = 0; i < 100; i++) {
+		char want[32];
+
+		snprintf(want, sizeof want, "hello GET /%03d", i);
+		at = strstr(at, want);
+		CHECK(at != NULL);
+	}
+	CHECK(got != at);
+	close(fd);
+	stop(&f);
+}
