@@ -147,6 +147,11 @@ static void on_opened(void *ctx)
 	(void)ctx; /* the caller is known since grpc_verify_client */
 }
 
+static atomic_size_t *count_of(struct grpc_conn *conn)
+{
+	return conn->caller.local ? &conn->api->n_local : &conn->api->n_tcp;
+}
+
 static void on_closed(void *ctx, const struct err *why)
 {
 	struct grpc_conn *conn = ctx;
@@ -156,14 +161,18 @@ static void on_closed(void *ctx, const struct err *why)
 			  KV("caller_addr", conn->caller.local ? NULL : conn->address), KV("error", why->text));
 	conn->h2 = NULL;
 	list_remove(&conn->link);
-	atomic_fetch_sub_explicit(&conn->api->n_conns, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(count_of(conn), 1, memory_order_relaxed);
 	conn_unref(conn);
 }
 
-void grpc_drain_all(struct api_loop *api)
+void grpc_drain_all(struct api_loop *api, bool tcp_alone)
 {
-	LIST_FOR_SAFE (item, &api->conns)
-		h2_drain(LIST_ITEM(item, struct grpc_conn, link)->h2, STOP_PING_MS);
+	LIST_FOR_SAFE (item, &api->conns) {
+		struct grpc_conn *conn = LIST_ITEM(item, struct grpc_conn, link);
+
+		if (!tcp_alone || !conn->caller.local)
+			h2_drain(conn->h2, STOP_PING_MS);
+	}
 }
 
 void grpc_abort_all(struct api_loop *api)
@@ -608,7 +617,7 @@ void grpc_accept(struct api_loop *api, int fd, struct tls_context *tls)
 	else
 		set_local_caller(conn, fd);
 	list_push(&api->conns, &conn->link);
-	atomic_fetch_add_explicit(&api->n_conns, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(count_of(conn), 1, memory_order_relaxed);
 	if (h2_open(api->pool, &options, &conn->h2, &err) != CODE_OK)
 		on_closed(conn, &err);
 }

@@ -17,9 +17,9 @@ struct grpc_conn;
  * it is in api->conns. */
 void grpc_accept(struct api_loop *api, int fd, struct tls_context *tls);
 
-/* All connections of the loop: graceful (GOAWAY, the end when their last call has), or now. New calls of a drained one
- * are refused. */
-void grpc_drain_all(struct api_loop *api);
+/* All connections of the loop (or those over TCP alone): graceful (GOAWAY, the end when their last call has), or now.
+ * New calls of a drained one are refused. */
+void grpc_drain_all(struct api_loop *api, bool tcp_alone);
 void grpc_abort_all(struct api_loop *api);
 
 /* The TLS context's verify callback. */

@@ -5,8 +5,8 @@
 
 #include "api/auth.h"
 #include "api/grpc.h"
-#include "api/shown.h"
 #include "api/h2.h"
+#include "api/shown.h"
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -28,7 +28,9 @@ struct serving {
 	struct api_loop api;
 	struct tls_context *tls;
 	struct shown shown;
-	struct message drain, abort;
+	struct message drain, abort, leave;
+	atomic_bool leaving; /* `leave` is on its way */
+	atomic_bool told;    /* to drain: the connections that came before are counted */
 };
 
 struct serve {
@@ -39,6 +41,7 @@ struct serve {
 	char *tcp_address, *local_address; /* as the log shows them */
 	struct serving *loops;
 	size_t n_loops, next;
+	int port;
 	int64_t warned_ms;
 };
 
@@ -60,12 +63,17 @@ static void deliver_handover(struct message *message)
 	free(handover);
 }
 
+static size_t count(atomic_size_t *connections)
+{
+	return atomic_load_explicit(connections, memory_order_relaxed);
+}
+
 static bool is_full(struct serve *serve)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < serve->n_loops; i++)
-		n += atomic_load_explicit(&serve->loops[i].api.n_conns, memory_order_relaxed);
+		n += count(&serve->loops[i].api.n_tcp) + count(&serve->loops[i].api.n_local);
 	if (n < LIMIT_CONNECTIONS)
 		return false;
 	if (clock_mono_ms() - serve->warned_ms >= WARN_AGAIN_MS) {
@@ -106,7 +114,18 @@ static void accepted_local(void *ctx, int fd)
 
 static void deliver_drain(struct message *message)
 {
-	grpc_drain_all(&((struct serving *)((char *)message - offsetof(struct serving, drain)))->api);
+	struct serving *serving = (struct serving *)((char *)message - offsetof(struct serving, drain));
+
+	grpc_drain_all(&serving->api, false);
+	atomic_store(&serving->told, true);
+}
+
+static void deliver_leave(struct message *message)
+{
+	struct serving *serving = (struct serving *)((char *)message - offsetof(struct serving, leave));
+
+	atomic_store(&serving->leaving, false); /* before it is done: what comes later is told by the next one */
+	grpc_drain_all(&serving->api, true);
 }
 
 static void deliver_abort(struct message *message)
@@ -130,6 +149,7 @@ static enum code open_loop(struct serving *serving, struct server *server, size_
 	snprintf(name, sizeof name, "api/%zu", number);
 	serving->drain.deliver = deliver_drain;
 	serving->abort.deliver = deliver_abort;
+	serving->leave.deliver = deliver_leave;
 	serving->api.server = server;
 	serving->shown.slot = server->keyring;
 	list_init(&serving->api.conns);
@@ -172,10 +192,18 @@ static size_t count_cores(void)
 	return n < 1 ? 1 : n > LOOPS_MAX ? LOOPS_MAX : (size_t)n;
 }
 
-static void say(const struct serve *serve, enum log_level level, const char *msg)
+enum network { TCP, LOCAL };
+
+static void say_of(const struct serve *serve, enum network network, const char *msg)
 {
-	LOG_(level, msg, KV("subsystem_name", "endpoints"), KV("network", "tcp"), KV("address", serve->tcp_address));
-	LOG_(level, msg, KV("subsystem_name", "endpoints"), KV("network", "unix"), KV("address", serve->local_address));
+	log_info(msg, KV("subsystem_name", "endpoints"), KV("network", network == TCP ? "tcp" : "unix"),
+		 KV("address", network == TCP ? serve->tcp_address : serve->local_address));
+}
+
+static void say(const struct serve *serve, const char *msg)
+{
+	say_of(serve, TCP, msg);
+	say_of(serve, LOCAL, msg);
 }
 
 static void *free_loops(void *arg)
@@ -218,6 +246,7 @@ enum code serve_bind(struct server *server, struct loop *main, struct serve **ou
 	TRY(listener_unix_check(server->config->socket_path, err));
 	TRY(listener_tcp(main, server->config->bind_address, server->config->bind_port, &serve->tcp, err));
 	serve->tcp_address = xstrdup(listener_address(serve->tcp));
+	serve->port = listener_port(serve->tcp);
 	*out = TAKE(serve);
 	return CODE_OK;
 }
@@ -239,36 +268,69 @@ enum code serve_start(struct serve *serve, struct err *err)
 	serve->started = true;
 	listener_accept(serve->tcp, accepted_tcp, serve);
 	listener_accept(serve->local, accepted_local, serve);
-	say(serve, LOG_INFO, "Starting Server APIs");
+	say(serve, "Starting Server APIs");
+	return CODE_OK;
+}
+
+enum code serve_tcp(struct serve *serve, bool open, struct err *err)
+{
+	const struct config *config = serve->server->config;
+
+	if (open == (serve->tcp != NULL))
+		return CODE_OK;
+	if (open) {
+		TRY(listener_tcp(serve->main, config->bind_address, serve->port, &serve->tcp, err));
+		listener_accept(serve->tcp, accepted_tcp, serve);
+		return CODE_OK;
+	}
+	listener_close(TAKE(serve->tcp));
+	for (size_t i = 0; i < serve->n_loops; i++)
+		if (!atomic_exchange(&serve->loops[i].leaving, true))
+			loop_post(serve->loops[i].api.loop, &serve->loops[i].leave);
 	return CODE_OK;
 }
 
 int serve_port(const struct serve *serve)
 {
-	return listener_port(serve->tcp);
+	return serve->port;
 }
 
 /* --- stopping --- */
 
-static bool has_connections(const struct serve *serve)
+static bool is_drained(struct serve *serve, enum network network)
 {
-	for (size_t i = 0; i < serve->n_loops; i++)
-		if (atomic_load_explicit(&serve->loops[i].api.n_conns, memory_order_relaxed) > 0)
-			return true;
-	return false;
+	for (size_t i = 0; i < serve->n_loops; i++) {
+		struct serving *serving = &serve->loops[i];
+
+		if (!atomic_load(&serving->told) ||
+		    count(network == TCP ? &serving->api.n_tcp : &serving->api.n_local) > 0)
+			return false;
+	}
+	return true;
 }
 
-/* True: every connection has ended in time. */
-static bool drain(struct serve *serve)
+/* Until every connection has ended, or the time is over; a line for each network. */
+static void drain(struct serve *serve)
 {
 	int64_t give_up_ms = clock_mono_ms() + LIMIT_STOP_MS;
+	bool drained[2] = { false, false };
 
 	for (size_t i = 0; i < serve->n_loops; i++)
 		loop_post(serve->loops[i].api.loop, &serve->loops[i].drain);
-	while (has_connections(serve) && clock_mono_ms() < give_up_ms)
-		if (task_sleep(STOP_POLL_MS) != CODE_OK)
+	for (;;) {
+		for (enum network network = TCP; network <= LOCAL; network++) {
+			if (drained[network] || !is_drained(serve, network))
+				continue;
+			drained[network] = true;
+			say_of(serve, network, "Graceful stop successful");
+		}
+		if ((drained[TCP] && drained[LOCAL]) || clock_mono_ms() >= give_up_ms ||
+		    task_sleep(STOP_POLL_MS) != CODE_OK)
 			break;
-	return !has_connections(serve);
+	}
+	for (enum network network = TCP; network <= LOCAL; network++)
+		if (!drained[network])
+			say_of(serve, network, "Graceful stop unsuccessful, forced stop after 10s");
 }
 
 static void end_loops(struct serve *serve)
@@ -287,15 +349,12 @@ void serve_stop(struct serve *serve)
 		serve_free(serve);
 		return;
 	}
-	say(serve, LOG_INFO, "Stopping Server APIs");
-	say(serve, LOG_INFO, "Attempting graceful stop");
+	say(serve, "Stopping Server APIs");
+	say(serve, "Attempting graceful stop");
 	listener_close(TAKE(serve->tcp));
 	listener_close(TAKE(serve->local));
-	if (drain(serve))
-		say(serve, LOG_INFO, "Graceful stop successful");
-	else
-		say(serve, LOG_WARN, "Graceful stop unsuccessful, forced stop after 10s");
+	drain(serve);
 	end_loops(serve);
-	say(serve, LOG_INFO, "Server APIs have stopped");
+	say(serve, "Server APIs have stopped");
 	serve_free(serve);
 }

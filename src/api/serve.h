@@ -20,6 +20,10 @@ enum code serve_start(struct serve *serve, struct err *err);
  * breaks what is left; returns when the api loops have ended and are freed (server-operation.md 8.3, with its lines). NULL is fine. */
 void serve_stop(struct serve *serve);
 
+/* On main's thread. A node that may not answer holds no TCP port (availability.md V1): closes it, and tells its connections to go
+ * elsewhere, calls in flight end. Opening takes the same port again. The UNIX socket stays. Nothing happens if it is so already. */
+enum code serve_tcp(struct serve *serve, bool open, struct err *err);
+
 int serve_port(const struct serve *serve); /* of TCP: the one that was given when the configuration says 0 */
 
 #endif

@@ -47,7 +47,7 @@ struct api_loop {
 	struct conn_pool *pool;    /* net/conn.h */
 	struct slab *slab;         /* net/slab.h: buffers of HTTP/2 sessions */
 	struct link conns;         /* of struct grpc_conn */
-	atomic_size_t n_conns;     /* in `conns`: any thread may look */
+	atomic_size_t n_tcp, n_local; /* in `conns`: any thread may look */
 };
 
 #endif

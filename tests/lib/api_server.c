@@ -16,7 +16,8 @@ struct api_server_life {
 	struct serve *serve;
 	struct server *server;
 	struct wait stop;
-	struct message ask;
+	struct message ask, ask_tcp;
+	bool open, did_tcp;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool up, stopped;
@@ -64,6 +65,29 @@ static void deliver_stop(struct message *message)
 		(struct api_server_life *)((char *)message - offsetof(struct api_server_life, ask));
 
 	wait_done(&life->stop);
+}
+
+static void deliver_tcp(struct message *message)
+{
+	struct api_server_life *life =
+		(struct api_server_life *)((char *)message - offsetof(struct api_server_life, ask_tcp));
+
+	if (serve_tcp(life->serve, life->open, &life->err) != CODE_OK) {
+		print_error("%s\n", life->err.text);
+		abort();
+	}
+	tell(life, &life->did_tcp);
+}
+
+void api_server_tcp(struct api_server *server, bool open)
+{
+	struct api_server_life *life = server->life;
+
+	life->open = open;
+	life->did_tcp = false;
+	life->ask_tcp.deliver = deliver_tcp;
+	loop_post(life->main, &life->ask_tcp);
+	await(life, &life->did_tcp);
 }
 
 struct api_server *api_server_open(void)

@@ -18,6 +18,9 @@ struct api_server *api_server_open(void);
 void api_server_close(struct api_server *server); /* stops gracefully first */
 void api_server_stop(struct api_server *server);  /* only that; close comes later */
 
+/* serve_tcp. Ends the test if it fails. */
+void api_server_tcp(struct api_server *server, bool open);
+
 /* A new server certificate of the present authority, with a key of its own. */
 void api_server_rotate(struct api_server *server, int64_t ttl_s);
 

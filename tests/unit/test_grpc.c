@@ -486,6 +486,27 @@ TEST(many_clients_at_a_time)
 	EVP_PKEY_free(admin.key);
 }
 
+/* A node that may not answer holds no TCP port (availability.md V1). */
+TEST(without_a_tcp_port)
+{
+	OWN_STRUCT(arena) arena = arena_new();
+	OWN_STRUCT(client) remote = api_server_tls(server, NULL);
+	OWN_STRUCT(client) local = api_server_local(server);
+	struct client_options options = { .tcp = server->tcp };
+	struct client *client = NULL;
+
+	CHECK_CODE(get_bundle(remote, arena), CODE_OK);
+	api_server_tcp(server, false);
+	api_server_tcp(server, false);
+	CHECK_CODE(client_open(&options, &client, &err), CODE_UNAVAILABLE);
+	CHECK(strstr(err.text, "connect: connection refused") != NULL);
+	CHECK_CODE(get_bundle(local, arena), CODE_OK);
+	api_server_tcp(server, true);
+	CHECK_CODE(get_bundle(remote, arena), CODE_OK); /* over another connection: the first had its GOAWAY */
+	CHECK_CODE(client_open(&options, &client, &err), CODE_OK);
+	client_close(client);
+}
+
 TEST(after_the_stop)
 {
 	OWN_STRUCT(arena) arena = arena_new();
