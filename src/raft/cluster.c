@@ -231,10 +231,11 @@ static enum code make_change(struct replica *r, enum core_change_kind kind, cons
 {
 	struct change *change = xcalloc(1, sizeof *change);
 	struct err err = { 0 };
-	char address[32];
+	char address[32], name[LINK_NAME_MAX + 1];
 	enum code rc;
 
 	snprintf(address, sizeof address, "%llu", (unsigned long long)member->id);
+	snprintf(name, sizeof name, "%s", member->name); /* the table may be read anew while this waits */
 	change->core = (struct core_change){ .kind = kind, .id = member->id, .address = address, .done = changed };
 	replica_tick(r);
 	rc = core_change(r->core, &change->core, &err);
@@ -247,10 +248,10 @@ static enum code make_change(struct replica *r, enum core_change_kind kind, cons
 		snprintf(err.text, sizeof err.text, "%s", change->why);
 	}
 	if (rc == CODE_OK)
-		log_info("Cluster has changed", KV("subsystem_name", "raft"), KV("member", member->name),
+		log_info("Cluster has changed", KV("subsystem_name", "raft"), KV("member", name),
 			 KV("change", kind == CORE_ADD ? "added" : kind == CORE_PROMOTE ? "promoted" : kind == CORE_REMOVE ? "removed" : "demoted"));
 	else
-		log_debug("Cluster cannot change yet", KV("subsystem_name", "raft"), KV("member", member->name), KV("error", err.text));
+		log_debug("Cluster cannot change yet", KV("subsystem_name", "raft"), KV("member", name), KV("error", err.text));
 	free(change);
 	return rc;
 }
@@ -271,10 +272,11 @@ static bool reconcile_step(struct replica *r)
 			continue;
 		if (server == NULL && conf_voters(&status.conf) == 1) {
 			struct err err = { 0 };
+			int64_t id = (int64_t)member->id;
 
-			if (growth_run(r, member, &err) == CODE_OK)
+			if (growth_run(r, member->id, &err) == CODE_OK)
 				return true;
-			log_warn("Second member cannot be taken in yet", KV("subsystem_name", "raft"), KV("member", member->name),
+			log_warn("Second member cannot be taken in yet", KV("subsystem_name", "raft"), KV_NUM("member", id),
 				 KV("error", err.text));
 			return false;
 		}
@@ -616,7 +618,14 @@ enum code replica_token(struct replica *r, int64_t ttl_s, uint32_t uses, bool si
 	if (r->cluster == NULL)
 		return err_set(err, CODE_FAILED_PRECONDITION,
 			       "this server is no member of a cluster: its configuration has no cluster {} block");
-	TRY(replica_cluster(r, arena, &cluster, err));
+	for (;;) { /* a founder's own row is there soon after its start */
+		TRY(replica_cluster(r, arena, &cluster, err));
+		if (cluster.n > 0)
+			break;
+		if (clock_mono_ms() > deadline_ms)
+			return err_set(err, CODE_UNAVAILABLE, "no leader has written the table of members yet");
+		TRY(task_sleep(DRAIN_MS));
+	}
 	for (int self = 1; self >= 0; self--) /* this node's own address first */
 		for (size_t i = 0; i < cluster.n && token.n_addresses < JOIN_ADDRESSES_MAX; i++)
 			if (!cluster.members[i].removed && cluster.members[i].self == (self == 1)) {

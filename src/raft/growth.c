@@ -191,16 +191,15 @@ static void switch_over(struct replica *r, uint64_t term, const struct core_trip
 	core_free(r->core);
 	r->core = NULL;
 	r->recovered = (struct core_recovered){ .term = term };
-	replica_log_reset(r, both->index, both->term);
 	if (replica_start_core(r, &err) != CODE_OK)
 		replica_fail("Consensus cannot start with two voters, this server stops", &err);
 }
 
-enum code growth_run(struct replica *r, const Pb__Member *member, struct err *err)
+enum code growth_run(struct replica *r, uint64_t id, struct err *err)
 {
 	struct core_triple base, both;
 	char address[CONF_ADDRESS_MAX + 1];
-	uint64_t id = member->id, term;
+	uint64_t term;
 	enum code rc;
 
 	snprintf(address, sizeof address, "%llu", (unsigned long long)id);
@@ -240,6 +239,7 @@ void growth_answer(struct replica *r, struct link_request *request)
 	pthread_mutex_unlock(&r->lock);
 	if (in != NULL && r->core != NULL) {
 		answer.switched = triple.conf_index == in->attempt && conf_is_voter(&triple.conf, request->from);
+		answer.grown = conf_voters(&triple.conf) > 1 && !conf_is_voter(&triple.conf, request->from);
 		answer.under_way = r->growth.active && r->growth.target == request->from && r->growth.attempt == in->attempt;
 		answer.term = r->role.term;
 		triple_to_proto(&triple, &where, &conf);
@@ -264,29 +264,50 @@ static enum code ask_switched(struct replica *r, uint64_t founder, Pb__SwitchAns
 	return *out == NULL ? err_set(err, CODE_INTERNAL, "the answer makes no sense") : CODE_OK;
 }
 
+static uint64_t founder_of(const struct replica *r)
+{
+	for (size_t i = 0; i < r->n_members; i++)
+		if (!r->members[i]->removed && r->members[i]->id != r->id)
+			return r->members[i]->id;
+	return 0;
+}
+
+/* The state is the founder's copy already; what makes it a voter's is the configuration. */
+static enum code become_voter(struct replica *r, const Pb__SwitchAnswer *answer, struct err *err)
+{
+	OWN_BUF conf = { 0 };
+	struct core_triple both;
+
+	TRY(triple_from_proto(answer->triple, &both, err));
+	conf_encode(&both.conf, &conf);
+	TRY(store_rebase(r->store, (struct span){ conf.data, conf.len }, err));
+	TRY(pipeline_triple(r->store, &r->triple, err));
+	r->recovered = (struct core_recovered){ .term = answer->term };
+	return CODE_OK;
+}
+
+/* The founder may have switched whatever we hear, so this never gives up and never starts by itself: the copy is installed before
+ * the founder is told that it has come, and a restart goes on from it. */
 enum code growth_await(struct replica *r, struct err *err)
 {
-	uint64_t founder = 0;
+	uint64_t founder = founder_of(r);
 
-	for (size_t i = 0; i < r->n_members; i++)
-		if (!r->members[i]->removed && r->members[i]->id != r->id && founder == 0)
-			founder = r->members[i]->id;
+	r->copy.here = r->triple.index > 0;
+	r->copy.attempt = r->triple.index;
 	for (;;) {
 		OWN_STRUCT(arena) arena = arena_new();
 		Pb__SwitchAnswer *answer;
-		struct core_triple where;
 
 		if (task_sleep(POLL_MS) != CODE_OK)
 			return err_set(err, CODE_CANCELLED, "this node is stopping");
-		if (!r->copy.here || ask_switched(r, founder, &answer, arena, err) != CODE_OK)
-			continue; /* it may have happened: never give up, never start by oneself */
-		if (!answer->switched) {
-			r->copy.here = answer->under_way;
+		if (ask_switched(r, founder, &answer, arena, err) != CODE_OK)
 			continue;
-		}
-		TRY(triple_from_proto(answer->triple, &where, err));
-		r->recovered = (struct core_recovered){ .term = answer->term };
-		return replica_take_copy(r, &where.conf, err);
+		if (r->copy.here && answer->switched)
+			return become_voter(r, answer, err);
+		if (answer->grown && !answer->switched)
+			return CODE_OK; /* with another node: this one joins as any later one does */
+		if (!answer->under_way)
+			r->copy.here = false;
 	}
 }
 
@@ -323,7 +344,12 @@ enum code copy_end(void *ctx, struct link_copy_in *copy, enum code code, const u
 	if (about == NULL)
 		return err_set(err, CODE_INVALID_ARGUMENT, "a copy that does not say where it stands");
 	TRY(triple_from_proto(about->triple, &r->copy.triple, err));
-	r->copy.attempt = about->attempt;
+	if (about->grows) {
+		if (r->core != NULL || r->place.joined != 2)
+			return err_set(err, CODE_FAILED_PRECONDITION, "this node does not wait for a founder's copy");
+		TRY(replica_take_copy(r, err));
+		r->copy.attempt = about->attempt;
+	}
 	r->copy.here = true;
 	return CODE_OK;
 }
@@ -336,10 +362,9 @@ bool copy_ready(void *ctx, const struct core_triple *state)
 }
 
 /* Nobody but us has the state file open: not when the API is served. Then the next start takes the copy over. */
-enum code replica_take_copy(struct replica *r, const struct conf *conf, struct err *err)
+enum code replica_take_copy(struct replica *r, struct err *err)
 {
 	OWN_STRUCT(arena) arena = arena_new();
-	OWN_BUF bytes = { 0 };
 
 	if (r->serving) {
 		generations_install(r->generations, copy_in_path(r, arena), r->copy.triple.index);
@@ -356,10 +381,6 @@ enum code replica_take_copy(struct replica *r, const struct conf *conf, struct e
 	r->copy.here = false;
 	TRY(store_open(r->state_path, r->trust_domain, &r->store, err));
 	TRY(checkpointer_open(r->state_path, &r->checkpointer, err));
-	if (conf != NULL) {
-		conf_encode(conf, &bytes);
-		TRY(store_rebase(r->store, (struct span){ bytes.data, bytes.len }, err));
-	}
 	pthread_mutex_lock(&r->lock);
 	pipeline_note(r);
 	pthread_mutex_unlock(&r->lock);
@@ -383,7 +404,7 @@ static void install(struct message *message)
 	struct replica *r = install->replica;
 	struct err err = { 0 };
 
-	if (replica_take_copy(r, NULL, &err) != CODE_OK)
+	if (replica_take_copy(r, &err) != CODE_OK)
 		replica_fail("A copy of the state cannot be taken over, this server stops", &err);
 	replica_log_reset(r, install->state.index, install->state.term);
 	install->message.deliver = installed; /* after the reset: completions come in order */

@@ -258,7 +258,7 @@ enum code replica_start_core(struct replica *r, struct err *err)
 	enum code rc;
 
 	/* an installed copy that the log does not reach: the log goes (libraft-core.md 1.4, restart) */
-	if (r->n_recovered > 0 && (r->recovered_entries[r->n_recovered - 1]->index < r->triple.index)) {
+	if ((r->n_recovered == 0 ? 0 : r->recovered_entries[r->n_recovered - 1]->index) < r->triple.index) {
 		for (size_t i = 0; i < r->n_recovered; i++)
 			entry_unref(r->recovered_entries[i]);
 		r->n_recovered = 0;
@@ -333,13 +333,20 @@ static enum code join(struct start *start)
 {
 	struct replica *r = start->replica;
 
-	TRY(cluster_join(r, r->join_token, &start->err));
-	pair_write(r->place_file, &r->place);
-	if (r->place.joined == 2)
+	if (has_data(r)) { /* stopped while it waited for the growth */
+		cluster_reload(r);
+	} else {
+		TRY(cluster_join(r, r->join_token, &start->err));
+		pair_write(r->place_file, &r->place);
+	}
+	if (r->place.joined == 2) {
 		TRY(growth_await(r, &start->err));
+		if (r->recovered.term > 0)
+			vote_write(r->vote, r->recovered.term, 0);
+		r->place.joined = 1;
+		pair_write(r->place_file, &r->place);
+	}
 	pipeline_start(r);
-	if (r->recovered.term > 0)
-		vote_write(r->vote, r->recovered.term, 0);
 	TRY(replica_start_core(r, &start->err));
 	cluster_start(r);
 	TRY(catch_up(r, &start->err));
@@ -355,7 +362,7 @@ static enum code start_up(struct start *start)
 	TRY(peers_open(r, &start->err));
 	r->recovered.term = r->vote_state.term;
 	r->recovered.voted_for = r->vote_state.voted_for;
-	if (!has_data(r) && r->cluster != NULL && r->join_token[0] != '\0')
+	if (r->cluster != NULL && (r->place.joined == 2 || (!has_data(r) && r->join_token[0] != '\0')))
 		return join(start);
 	if (!has_data(r))
 		TRY(found(start));

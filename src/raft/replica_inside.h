@@ -65,7 +65,6 @@ struct place {
 	uint64_t id, epoch;
 	char cluster_id[40];
 	uint64_t joined; /* 0: a founder or a full member; 1: joined, not started; 2: joined, waits for the growth from one voter */
-	char founder_address[128];
 };
 
 /* Requests over the links. */
@@ -204,7 +203,7 @@ const Pb__Member *cluster_member(const struct replica *replica, uint64_t id);
 bool cluster_settled(const struct replica *replica, const struct conf *conf);
 
 /* growth.c: on the raft loop */
-enum code growth_run(struct replica *replica, const Pb__Member *member, struct err *err); /* in a task: A */
+enum code growth_run(struct replica *replica, uint64_t id, struct err *err); /* in a task: A */
 void growth_answer(struct replica *replica, struct link_request *request);
 enum code growth_await(struct replica *replica, struct err *err); /* in a task: B, until it has switched; the core runs then */
 void copy_send(struct replica *replica, uint64_t peer, uint64_t at_least);
@@ -217,8 +216,8 @@ enum code triple_from_proto(const Pb__Triple *from, struct core_triple *out, str
 
 /* replica.c */
 enum code replica_start_core(struct replica *replica, struct err *err); /* from replica->recovered and the state */
-/* The copy that has come takes the state's place, under `conf` (NULL: its own). */
-enum code replica_take_copy(struct replica *replica, const struct conf *conf, struct err *err);
+/* The copy that has come takes the state's place. */
+enum code replica_take_copy(struct replica *replica, struct err *err);
 
 /* peers.c */
 void replica_log_reset(struct replica *replica, uint64_t index, uint64_t term);
