@@ -245,7 +245,7 @@ static void keep_webcert(void *arg)
 enum code endpoint_bind(struct server *server, struct endpoint **out, struct err *err)
 {
 	const struct config_bundle_endpoint *config = &server->config->bundle_endpoint;
-	struct tls_options tls = { .alpn = TLS_ALPN_H2 };
+	struct tls_options tls = { .alpn = TLS_ALPN_H2, .also_http11 = true };
 	OWN_STRUCT(endpoint) e = xcalloc(1, sizeof *e);
 
 	if (config->acme)

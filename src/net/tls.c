@@ -124,7 +124,7 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, 
 {
 	const struct tls_context *context = arg;
 	const unsigned char *ours = context->alpn;
-	bool http11 = false;
+	const unsigned char *http11 = NULL;
 
 	(void)ssl;
 	for (unsigned at = 0; at < in_len; at += 1u + in[at]) { /* OpenSSL has checked the lengths */
@@ -133,10 +133,16 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, 
 			*out_len = ours[0];
 			return SSL_TLSEXT_ERR_OK;
 		}
-		http11 = http11 || (in[at] == 8 && memcmp(in + at + 1, "http/1.1", 8) == 0);
+		if (in[at] == 8 && memcmp(in + at + 1, "http/1.1", 8) == 0)
+			http11 = in + at + 1;
+	}
+	if (http11 != NULL && context->options.also_http11) {
+		*out = http11;
+		*out_len = 8;
+		return SSL_TLSEXT_ERR_OK;
 	}
 	/* As Go: a client of HTTP/1.1 goes on without a protocol, any other mismatch is an alert. */
-	return http11 && context->options.protocol == NULL ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_ALERT_FATAL;
+	return http11 != NULL && context->options.protocol == NULL ? SSL_TLSEXT_ERR_NOACK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 static int on_verify(X509_STORE_CTX *store, void *arg)
@@ -246,7 +252,8 @@ static enum code show_present_alone(struct tls *tls, struct err *err)
 	const struct identity *identity = tls->context->identity;
 
 	SSL_certs_clear(tls->ssl);
-	if (SSL_use_cert_and_key(tls->ssl, identity_leaf(identity), identity_key(identity), identity_rest(identity), 1) != 1)
+	if (SSL_use_cert_and_key(tls->ssl, identity_leaf(identity), identity_key(identity), identity_rest(identity),
+				 1) != 1)
 		return tls_err(err, CODE_INTERNAL, "cannot use a TLS identity");
 	return CODE_OK;
 }
@@ -360,7 +367,7 @@ bool tls_alpn_agreed(const struct tls *tls)
 	unsigned len;
 
 	SSL_get0_alpn_selected(tls->ssl, &name, &len);
-	return len > 0;
+	return len == tls->context->alpn[0] && memcmp(name, tls->context->alpn + 1, len) == 0;
 }
 
 const char *tls_version(const struct tls *tls)

@@ -23,6 +23,7 @@ struct tls_options {
 	enum tls_alpn alpn; /* the one protocol that is offered */
 	/* NULL, or the name of the one protocol in its place, up to 30 characters: both ends must speak it. */
 	const char *protocol;
+	bool also_http11; /* a server: a client that offers HTTP/1.1 only is told that this is agreed */
 	bool only_tls13;
 	bool mutual; /* a server: a client that shows no certificate is refused; `verify` is set */
 	/* The identity to show, asked for at each new session: a reference, or NULL: none (a server then refuses the
@@ -69,7 +70,7 @@ enum code tls_write(struct tls *tls, const void *data, size_t len, struct err *e
 
 void tls_goodbye(struct tls *tls); /* close_notify, once */
 
-bool tls_alpn_agreed(const struct tls *tls);            /* did the peer agree to the protocol offered? */
+bool tls_alpn_agreed(const struct tls *tls);            /* did the peer agree to the context's protocol? */
 const char *tls_version(const struct tls *tls);         /* "TLSv1.3" */
 STACK_OF(X509) * tls_peer_chain(const struct tls *tls); /* a client's: leaf first; NULL: none. Borrowed */
 

@@ -239,6 +239,11 @@ TEST(http2_is_spoken_with_those_who_do)
 	CHECK(BIO_read(bio, got, 9) == 9);
 	CHECK_NUM(got[3], 4); /* SETTINGS */
 	BIO_free_all(bio);
+	bio = dial(&f, "\10http/1.1");
+	BIO_get_ssl(bio, &ssl);
+	SSL_get0_alpn_selected(ssl, &name, &len);
+	CHECK(len == 8 && memcmp(name, "http/1.1", 8) == 0);
+	BIO_free_all(bio);
 	stop(&f);
 }
 
