@@ -179,7 +179,7 @@ plugins {
 class Server(Process):
     def __init__(self, world, name="server", server="", plugins="", top="", config=None, env=None, data=None, binary=SERVER, port=None, home=None):
         """home: a folder within the world's for its socket and its data, where there are several servers."""
-        home = os.path.join(world.dir, home or "")
+        home = os.path.join(world.dir, home) if home else world.dir
         os.makedirs(home, exist_ok=True)
         self.conf = os.path.join(world.dir, name + ".conf")
         self.data = data or os.path.join(home, "data")
