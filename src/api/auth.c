@@ -39,10 +39,8 @@ static void admit(struct call *call, enum who as, const char *via)
 	call->caller->via = via;
 }
 
-static bool is_admin_by_config(const struct call *call)
+static bool is_among(const struct strings *ids, const struct call *call)
 {
-	const struct strings *ids = &call->server->config->admin_ids;
-
 	for (size_t i = 0; i < ids->n; i++)
 		if (strcmp(ids->items[i], call->caller->id) == 0)
 			return true;
@@ -181,10 +179,14 @@ static enum code decide(struct call *call)
 		admit(call, WHO_LOCAL, "transport");
 		return CODE_OK;
 	}
-	if (call->caller->id == NULL || !(who & (WHO_ADMIN | WHO_DOWNSTREAM | WHO_AGENT)))
+	if (call->caller->id == NULL || !(who & (WHO_ADMIN | WHO_DOWNSTREAM | WHO_AGENT | WHO_OPERATOR)))
 		return deny(call, &(struct verdict){ 0 });
-	if ((who & WHO_ADMIN) && is_admin_by_config(call)) {
+	if ((who & WHO_ADMIN) && is_among(&call->server->config->admin_ids, call)) {
 		admit(call, WHO_ADMIN, "config");
+		return CODE_OK;
+	}
+	if ((who & WHO_OPERATOR) && is_among(&call->server->config->cluster.admin_ids, call)) {
+		admit(call, WHO_OPERATOR, "config");
 		return CODE_OK;
 	}
 	return by_state(call);

@@ -19,9 +19,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REQUEST_ID_MIN = 16, REQUEST_ID_MAX = 64, REVISION_POLL_MS = 5 };
+enum { REQUEST_ID_MIN = 16, REQUEST_ID_MAX = 64 };
 
 #define TRAILER_REVISION NAME "-revision"
+#define TRAILER_NODE NAME "-node"
 #define METADATA_REQUEST_ID NAME "-request-id"
 #define METADATA_MIN_REVISION NAME "-min-revision"
 
@@ -97,9 +98,9 @@ static enum code await_revision(struct call *call)
 {
 	const char *text = call_metadata(call, METADATA_MIN_REVISION);
 	int64_t give_up_ms = clock_mono_ms() + LIMIT_WAIT_LEADER_MS;
-	struct replica_status status;
 	unsigned long long want;
 	char *after;
+	enum code rc;
 
 	if (text == NULL)
 		return CODE_OK;
@@ -109,17 +110,8 @@ static enum code await_revision(struct call *call)
 			       text);
 	if (give_up_ms > call->deadline_ms - 1000)
 		give_up_ms = call->deadline_ms - 1000;
-	for (;;) {
-		replica_status(call->server->replica, &status);
-		if (status.applied >= want)
-			return CODE_OK;
-		if (clock_mono_ms() >= give_up_ms)
-			return err_set(call->err, CODE_UNAVAILABLE,
-				       "node '%s' has not reached revision %llu (at %" PRIu64 ")", call->server->node,
-				       want, status.applied);
-		if (task_sleep(REVISION_POLL_MS) != CODE_OK)
-			return err_set(call->err, CODE_CANCELLED, "context canceled");
-	}
+	rc = replica_await(call->server->replica, want, give_up_ms, call->err);
+	return rc == CODE_CANCELLED ? err_set(call->err, rc, "context canceled") : rc;
 }
 
 /* --- messages --- */
@@ -215,6 +207,19 @@ static enum code authorize_and_run(struct call *call, const void *request)
 	return rc;
 }
 
+/* Whoever balances over several nodes sees which one it was. */
+static void show_node(struct call *call)
+{
+	const struct config *config = call->server->config;
+	struct header *trailer;
+
+	if (config == NULL || !config->cluster.enabled)
+		return;
+	trailer = arena_alloc(call->arena, sizeof *trailer);
+	*trailer = (struct header){ call->trailers, TRAILER_NODE, config->cluster.name };
+	call->trailers = trailer;
+}
+
 enum code call_serve(struct call *call)
 {
 	static struct metric_site sites[256];
@@ -224,6 +229,7 @@ enum code call_serve(struct call *call)
 	void *request = NULL;
 	enum code rc;
 
+	show_node(call);
 	assert(n_routes <= sizeof sites / sizeof sites[0]);
 	if (route->stream == NULL)
 		TRY(pb_decode(route->request, call->request, call->arena, &request, call->err));

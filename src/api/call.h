@@ -22,6 +22,7 @@ enum who { /* caller classes, server-api.md 2.2; a route names a set of them */
 	WHO_ADMIN = 1 << 2,
 	WHO_DOWNSTREAM = 1 << 3,
 	WHO_AGENT = 1 << 4,
+	WHO_OPERATOR = 1 << 5, /* cluster { admin_ids }: of the cluster commands alone */
 };
 
 struct caller {

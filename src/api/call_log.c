@@ -41,6 +41,8 @@ static const char *class_name(enum who as)
 		return "downstream";
 	case WHO_AGENT:
 		return "agent";
+	case WHO_OPERATOR:
+		return "operator";
 	}
 	return NULL; /* not authorized (yet): the field is left out */
 }

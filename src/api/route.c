@@ -7,6 +7,7 @@
 #include "api/svc.h"
 #include "base/metric.h"
 #include "bundle.pb-c.h"
+#include "cluster.pb-c.h"
 #include "debug.pb-c.h"
 #include "entry.pb-c.h"
 #include "health.pb-c.h"
@@ -28,6 +29,7 @@
 #define DEBUG "spire.api.server.debug.v1.Debug"
 #define LOGGER "spire.api.server.logger.v1.Logger"
 #define HEALTH "grpc.health.v1.Health"
+#define CLUSTER NAME ".cluster.v1.Cluster"
 
 enum { TCP = 1, UDS_ONLY = 0 };        /* which listeners carry it */
 enum { AUDIT_CALL = 1, AUDIT_NOT = 0 }; /* has the call a record of its own when it succeeds */
@@ -38,6 +40,8 @@ enum {
 	AGENTS = WHO_AGENT,
 	READERS = WHO_LOCAL | WHO_ADMIN | WHO_AGENT,
 	DOWNSTREAM = WHO_DOWNSTREAM,
+	OPERATORS = WHO_LOCAL | WHO_OPERATOR,
+	ONLOOKERS = WHO_LOCAL | WHO_ADMIN | WHO_OPERATOR,
 };
 
 /* clang-format off */
@@ -140,6 +144,13 @@ const struct route routes[] = {
 	UNARY(HEALTH, "Check", LOCAL, UDS_ONLY, AUDIT_NOT, health_check, health_check_request, health_check_response),
 	ABSENT(HEALTH, "Watch", LOCAL, UDS_ONLY, health_check_request, health_check_response),
 	ABSENT(HEALTH, "List", LOCAL, UDS_ONLY, health_list_request, health_list_response),
+
+	UNARY(CLUSTER, "Status", ONLOOKERS, TCP, AUDIT_NOT, cluster_status, cluster_status_request, cluster_status),
+	UNARY(CLUSTER, "Wait", ONLOOKERS, TCP, AUDIT_NOT, cluster_wait, cluster_wait_request, cluster_waited),
+	UNARY(CLUSTER, "Token", OPERATORS, TCP, AUDIT_CALL, cluster_token, cluster_token_request, cluster_token_answer),
+	UNARY(CLUSTER, "Remove", OPERATORS, TCP, AUDIT_CALL, cluster_remove, cluster_remove_request, cluster_removed),
+	UNARY(CLUSTER, "Leave", OPERATORS, TCP, AUDIT_CALL, cluster_leave, cluster_leave_request, cluster_removed),
+	UNARY(CLUSTER, "Transfer", OPERATORS, TCP, AUDIT_CALL, cluster_transfer, cluster_transfer_request, cluster_transferred),
 };
 /* clang-format on */
 
@@ -215,7 +226,7 @@ static pthread_once_t names_once = PTHREAD_ONCE_INIT;
 
 const char *route_service(const struct route *route)
 {
-	static const char *const prefixes[] = { "spire.api.server.logger.v1.", "spire.api.server.", "grpc.health.v1." };
+	static const char *const prefixes[] = { "spire.api.server.logger.v1.", "spire.api.server.", "grpc.health.v1.", NAME "." };
 
 	for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
 		if (strncmp(route->service, prefixes[i], strlen(prefixes[i])) == 0)

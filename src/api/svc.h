@@ -36,4 +36,7 @@ unary_handler debug_get_info;
 unary_handler logger_get, logger_set, logger_reset;
 unary_handler health_check;
 
+/* svc_cluster.c */
+unary_handler cluster_status, cluster_token, cluster_remove, cluster_leave, cluster_transfer, cluster_wait;
+
 #endif

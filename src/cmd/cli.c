@@ -6,6 +6,7 @@
 #include "base/gotext.h"
 #include "base/limits.h"
 #include "cmd/print_json.h"
+#include "cmd/reach.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,25 @@ static enum code flush(struct err *err)
 	return CODE_OK;
 }
 
+/* Words may stand before the flags, too: `cluster remove n3 -socketPath x`. */
+static bool parse(const struct cli_command *command, struct cli *cli, void *options, int argc, char **argv, int *status)
+{
+	int before = 0;
+	char **words;
+
+	if (!command->words)
+		return flags_parse(&command->flags, options, cli->arena, argc, argv, NULL, status);
+	while (before < argc && argv[before][0] != '-')
+		before++;
+	if (!flags_parse(&command->flags, options, cli->arena, argc - before, argv + before, &cli->rest, status))
+		return false;
+	words = arena_alloc(cli->arena, (size_t)(before + cli->rest.argc + 1) * sizeof *words);
+	memcpy(words, argv, (size_t)before * sizeof *words);
+	memcpy(words + before, cli->rest.argv, (size_t)cli->rest.argc * sizeof *words);
+	cli->rest = (struct flag_rest){ before + cli->rest.argc, words };
+	return true;
+}
+
 int cli_main(const struct cli_command *command, int argc, char **argv)
 {
 	OWN_STRUCT(arena) arena = arena_new();
@@ -32,17 +52,18 @@ int cli_main(const struct cli_command *command, int argc, char **argv)
 	enum code rc, written;
 	int status;
 
-	if (!flags_parse(&command->flags, options, arena, argc, argv, NULL, &status))
+	if (!parse(command, &cli, options, argc, argv, &status))
 		return status;
 	rc = command->run(&cli, options, &err);
 	client_close(cli.client);
+	reach_free(cli.reach);
 	written = flush(&broken);
 	if (rc == CODE_OK && written != CODE_OK)
 		err = broken;
 	if (rc == CODE_OK && written == CODE_OK)
 		return 0;
 	fprintf(stderr, "Error: %s\n", err.text);
-	return 1;
+	return cli.exit_code != 0 ? cli.exit_code : 1;
 }
 
 /* Each use must agree with the one before. */
@@ -69,18 +90,46 @@ enum code cli_set_output(void *field, const char *text, struct arena *arena __at
 
 enum code cli_connect(struct cli *cli, struct err *err)
 {
-	const char *path = cli->flags->socket_path[0] != '\0' ? cli->flags->socket_path : CLI_SOCKET_PATH;
-	struct client_options options = { .unix_path = path };
+	if (cli->reach == NULL)
+		TRY(reach_new(cli->flags, cli->arena, &cli->reach, err));
+	return cli->client != NULL ? CODE_OK : reach_open(cli->reach, INT64_MAX, &cli->client, err);
+}
 
-	if (cli->client != NULL)
-		return CODE_OK;
-	return client_open(&options, &cli->client, err);
+/* One attempt, at the server whose turn it is. */
+static enum code attempt(struct cli *cli, const struct rpc *rpc, const void *request, int64_t left_ms, void **reply,
+			 struct err *err)
+{
+	enum code rc;
+
+	if (cli->client == NULL)
+		TRY(reach_open(cli->reach, left_ms, &cli->client, err));
+	client_metadata(cli->client, METADATA_REQUEST_ID, reach_request_id(cli->reach));
+	client_timeout(cli->client, left_ms);
+	cli->sent = true;
+	rc = client_call(cli->client, rpc->method, request, rpc->reply, cli->arena, reply, err);
+	if (rc != CODE_OK && client_trailer(cli->client, "grpc-status") == NULL)
+		cli->lost = true;
+	return rc;
 }
 
 static enum code call(struct cli *cli, const struct rpc *rpc, const void *request, void **reply, struct err *err)
 {
-	TRY(cli_connect(cli, err));
-	return client_call(cli->client, rpc->method, request, rpc->reply, cli->arena, reply, err);
+	int64_t left_ms;
+	enum code rc;
+
+	cli->sent = cli->lost = false;
+	if (cli->reach == NULL)
+		TRY(reach_new(cli->flags, cli->arena, &cli->reach, err));
+	reach_begin(cli->reach, rpc->method);
+	do {
+		left_ms = reach_left_ms(cli->reach);
+		rc = attempt(cli, rpc, request, left_ms, reply, err);
+		if ((rc != CODE_UNAVAILABLE && rc != CODE_DEADLINE_EXCEEDED) || !reach_has_others(cli->reach))
+			return rc;
+		client_close(cli->client);
+		cli->client = NULL;
+	} while (reach_next(cli->reach));
+	return rc;
 }
 
 enum code cli_call(struct cli *cli, const struct rpc *rpc, const void *request, void *reply, struct err *err)

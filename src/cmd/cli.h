@@ -21,40 +21,70 @@
  */
 
 #define CLI_SOCKET_PATH "/tmp/spire-server/private/api.sock"
+#define CLI_SERVERS_VARIABLE "TREFOIL_SERVERS" /* the name is part of the contract (cluster.md section 2) */
+#define CLI_TIMEOUT_NS (30 * INT64_C(1000000000))
 
 enum output { OUTPUT_UNSET, OUTPUT_PRETTY, OUTPUT_JSON };
 
 struct cli_flags { /* the first member of every command's options, by the name of `cli` */
 	const char *socket_path;
+	const char *servers;             /* HOST:PORT[,HOST:PORT...]: by TCP instead, */
+	const char *svid, *key, *bundle; /* as an admin: files of an X509-SVID */
+	int64_t timeout_ns;              /* of a whole call */
 	enum output output;
 };
 
 flag_set_fn cli_set_output;
 
+#define CLI_OURS(options, field_, name_, type_, text_, number_, help_)                                                 \
+	{                                                                                                              \
+		.name = (name_), .type = (type_), .offset = offsetof(options, field_), .text = (text_),                \
+		.number = (number_), .help = (help_), .ours = true                                                     \
+	}
+#define CLI_SERVER_FLAGS(options)                                                                                      \
+	CLI_OURS(options, cli.servers, "server", FLAG_TYPE_STRING, "", 0,                                              \
+		 "HOST:PORT[,HOST:PORT...] of servers to call instead of the socket: with -svid, -key and -bundle; "   \
+		 "the next "                                                                                           \
+		 "one is tried when one is unavailable. Also " CLI_SERVERS_VARIABLE),                                  \
+		CLI_OURS(options, cli.svid, "svid", FLAG_TYPE_STRING, "", 0,                                           \
+			 "File of an admin's X509-SVID, with its intermediates (PEM)"),                                \
+		CLI_OURS(options, cli.key, "key", FLAG_TYPE_STRING, "", 0, "File of its private key (PEM)"),           \
+		CLI_OURS(options, cli.bundle, "bundle", FLAG_TYPE_STRING, "", 0,                                       \
+			 "File of the trust domain's bundle (PEM)"),                                                   \
+		CLI_OURS(options, cli.timeout_ns, "timeout", FLAG_TYPE_DURATION, NULL, CLI_TIMEOUT_NS,                 \
+			 "How long a call may take, over all servers")
 #define CLI_SOCKET_FLAG(options)                                                                                       \
-	FLAG_STRING(options, cli.socket_path, "socketPath", CLI_SOCKET_PATH, "Where the server's API socket is")
+	FLAG_STRING(options, cli.socket_path, "socketPath", CLI_SOCKET_PATH, "Where the server's API socket is"),      \
+		CLI_SERVER_FLAGS(options)
 #define CLI_FLAGS(options)                                                                                             \
 	CLI_SOCKET_FLAG(options), FLAG_VALUE(options, cli.output, "output", cli_set_output,                            \
 					     "How to print the answer: pretty (the default) or json")
 
 struct client;
+struct reach; /* cmd/reach.h */
 
 struct cli {
 	struct arena *arena; /* of the whole command */
 	const struct cli_flags *flags;
+	struct flag_rest rest; /* words behind the command, if it takes some */
+	struct reach *reach;   /* NULL until the first call */
 	struct client *client; /* NULL until the first call */
+	int exit_code;         /* of a failure, if not 0; else 1 */
+	bool sent, lost;       /* of the last call: it left this process; no answer came to (one of) its attempts */
 };
 
 struct cli_command {
 	struct flag_set flags;
 	size_t options_size;
 	enum code (*run)(struct cli *cli, const void *options, struct err *err);
+	bool words; /* takes words, before its flags or behind them */
 };
 
 /* Reads the flags argv[0..argc), runs, prints the error. The exit code. */
 int cli_main(const struct cli_command *command, int argc, char **argv);
 
-/* The one place that knows how a server is reached: by the socket of -socketPath. cli_call does it by itself. */
+/* The one place that knows how a server is reached: by the socket of -socketPath, or by TCP (cmd/reach.h). cli_call
+ * does it by itself. */
 enum code cli_connect(struct cli *cli, struct err *err);
 
 struct rpc {
@@ -62,8 +92,9 @@ struct rpc {
 	const ProtobufCMessageDescriptor *reply;
 };
 
-/* One call. `reply` points at a pointer to the reply's type; the reply lives in the arena. The text of a refusal is
- * grpc-go's: `rpc error: code = NotFound desc = agent not found`. */
+/* One call; with -server, servers that are unavailable are passed over until -timeout ends, and a write has one request
+ * id over all attempts, so it is done once. `reply` points at a pointer to the reply's type; the reply lives in the
+ * arena. The text of a refusal is grpc-go's: `rpc error: code = NotFound desc = agent not found`. */
 enum code cli_call(struct cli *cli, const struct rpc *rpc, const void *request, void *reply, struct err *err);
 
 bool cli_json(const struct cli *cli);                           /* -output json */

@@ -188,6 +188,8 @@ int command_main(const struct command *commands, int argc, char **argv)
 	const struct command *command;
 
 	line.spire = strcmp(line.program, "spire-server") == 0;
+	if (line.spire)
+		flags_as_spire();
 	read_line(&line, argc, argv);
 	if (line.version) {
 		fprintf(stderr, "%s\n", VERSION);

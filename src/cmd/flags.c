@@ -11,6 +11,13 @@
 
 enum { FLAGS_MAX = 64 }; /* of one command: a table of ours */
 
+static bool as_spire; /* set once, before anything is shown */
+
+void flags_as_spire(void)
+{
+	as_spire = true;
+}
+
 static void *field_of(const struct flag *flag, void *options)
 {
 	return (char *)options + flag->offset;
@@ -240,7 +247,7 @@ void flags_usage(const struct flag_set *set, FILE *out)
 	size_t n = 0;
 
 	for (const struct flag *flag = set->flags; flag->type != FLAG_TYPE_END; flag++) {
-		if (flag->hidden)
+		if (flag->hidden || (flag->ours && as_spire))
 			continue;
 		assert(n < FLAGS_MAX);
 		sorted[n++] = flag;

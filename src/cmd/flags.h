@@ -48,6 +48,7 @@ struct flag {
 	flag_set_fn *set; /* of a value */
 	const char *help;
 	bool hidden; /* works, and is not shown by usage */
+	bool ours;   /* SPIRE has no such flag: the same under the name spire-server */
 };
 
 #define FLAG_STRING(type_, field, name_, default_, help_)                                                              \
@@ -100,6 +101,9 @@ struct flag_rest {
  * CODE_INVALID_ARGUMENT: the text is Go's, without usage. */
 enum code flags_read(const struct flag_set *set, void *options, struct arena *arena, int argc, char **argv,
 		     struct flag_rest *rest, struct err *err);
+
+/* From now on usage shows what spire-server has, and nothing else. */
+void flags_as_spire(void);
 
 /* "Usage of <name>:" and the flags sorted by name, as Go's PrintDefaults lays them out. */
 void flags_usage(const struct flag_set *set, FILE *out);

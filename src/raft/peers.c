@@ -175,6 +175,7 @@ static void io_role(void *ctx, const struct core_role *role)
 	bool other = role->term != r->role.term || role->leader != r->role.leader;
 
 	r->role = *role;
+	r->publish_now = true;
 	if (other) {
 		parcels_again(r);
 		foreign_answer_all(r, "the leader has changed");
@@ -222,6 +223,7 @@ static void on_up(void *ctx, uint64_t member, uint64_t epoch __attribute__((unus
 	struct replica *r = ctx;
 
 	log_info("Peer is connected", KV("subsystem_name", "raft"), KV("peer", peer->name), KV("address", peer->address));
+	r->publish_now = true;
 	if (r->core == NULL)
 		return;
 	replica_tick(r);
@@ -234,6 +236,7 @@ static void on_down(void *ctx, uint64_t member, enum link_down how __attribute__
 	const Pb__Member *row = cluster_member(r, member);
 
 	log_info("Peer is disconnected", KV("subsystem_name", "raft"), KV("peer", row == NULL ? "" : row->name), KV("reason", why));
+	r->publish_now = true;
 	if (r->core == NULL)
 		return;
 	replica_tick(r);
@@ -572,7 +575,7 @@ enum code replica_await(struct replica *r, uint64_t index, int64_t deadline_ms, 
 	if (rc == CODE_OK)
 		return CODE_OK;
 	return err_set(err, rc == CODE_CANCELLED ? rc : CODE_UNAVAILABLE, "node '%s' has not reached revision %llu (at %llu)",
-		       r->cluster == NULL ? "" : r->cluster->name, (unsigned long long)index, (unsigned long long)at);
+		       r->cluster == NULL ? r->node_id : r->cluster->name, (unsigned long long)index, (unsigned long long)at);
 }
 
 /* --- requests --- */
@@ -591,6 +594,9 @@ static void on_request(void *ctx, struct link_request *request)
 		break;
 	case METHOD_SWITCH:
 		growth_answer(r, request);
+		break;
+	case METHOD_ABOUT:
+		about_answer(r, request);
 		break;
 	case METHOD_JOIN:
 	case METHOD_REMOVE:

@@ -136,7 +136,7 @@ static void on_before_poll(uv_prepare_t *prepare)
 	parcels_dispatch(r);
 	core_flush(r->core);
 	parcels_expire(r);
-	status_publish(r, false);
+	status_publish(r, r->publish_now);
 	now_ms = clock_mono_ms();
 	deadline_ms = core_deadline(r->core);
 	if (parcels_deadline(r) < deadline_ms)

@@ -78,6 +78,7 @@ enum code replica_await(struct replica *replica, uint64_t index, int64_t deadlin
 struct replica_view {
 	bool alone;        /* no cluster {} block */
 	bool hears_leader; /* or is it */
+	bool candidate;    /* asks for votes */
 	bool is_leader, ready; /* ready: leader, and an entry of its term is committed */
 	bool caught_up;    /* had applied, within the last 10 s, all that it had heard committed when that moment began */
 	int64_t leader_heard_ms; /* clock_mono_ms of the last word of a leader whose round a quorum confirmed; 0: never */
@@ -92,6 +93,12 @@ struct replica_member {
 	int64_t last_contact_ms; /* since the last word; -1: never */
 	const struct pin *pins;
 	size_t n_pins;
+	const char *node_id;
+
+	/* by its own words, of replica_survey; `answered`: they are there */
+	bool answered;
+	uint64_t applied, disk_free_mb;
+	int64_t clock_ahead_ms; /* of this node's clock, by half of the way there and back at most wrong */
 };
 struct replica_cluster {
 	const char *cluster_id, *name; /* name: this node's */
@@ -103,6 +110,10 @@ struct replica_cluster {
 };
 /* Strings live in the arena. */
 enum code replica_cluster(struct replica *replica, struct arena *arena, struct replica_cluster *out, struct err *err);
+
+/* The same, and every member that is connected has been asked how it is. From a task; waits half a second at most. */
+enum code replica_survey(struct replica *replica, int64_t deadline_ms, struct arena *arena, struct replica_cluster *out,
+			 struct err *err);
 
 /* A join token for a new node (V17). From a task. */
 enum code replica_token(struct replica *replica, int64_t ttl_s, uint32_t uses, bool signer, int64_t deadline_ms,

@@ -9,6 +9,7 @@
  *   pipeline.c  the apply thread and the checkpoint thread
  *   peers.c     the links: messages of consensus, forwarded parcels, confirmed reads
  *   cluster.c   who is a member: founding, tokens, joining, the reconciler, removal, transfer
+ *   status.c    what others may know of the replica; about.c: what members say of themselves
  *   growth.c    one voter to two; copies of the state to members, and from them
  *
  * Three threads: the raft loop owns core, wal handle, parcels' states; the apply thread owns the store; the checkpoint
@@ -68,7 +69,7 @@ struct place {
 };
 
 /* Requests over the links. */
-enum { METHOD_PARCEL = 1, METHOD_READ, METHOD_JOIN, METHOD_SWITCH, METHOD_REMOVE, METHOD_TRANSFER };
+enum { METHOD_PARCEL = 1, METHOD_READ, METHOD_JOIN, METHOD_SWITCH, METHOD_REMOVE, METHOD_TRANSFER, METHOD_ABOUT };
 
 /* One voter to two, on the one that grows. */
 struct growth {
@@ -166,6 +167,7 @@ struct replica {
 	struct core_status published; /* as of the loop's last turn but a few */
 	struct { uint64_t id; bool up; int64_t last_heard_ms; } published_links[CONF_MAX];
 	int64_t published_ms;
+	bool publish_now; /* the raft loop's: somebody leads, or a peer is connected, who did not before */
 	bool started, closing /* takes nothing new */, stopping, applying, apply_ended;
 	bool checkpoint_due, exclusive_wanted;
 	uint32_t checkpointed_at; /* frames of the WAL at the last checkpoint */
@@ -175,6 +177,9 @@ struct replica {
 	struct message durable_message;
 	bool durable_posted;
 };
+
+/* about.c: on the raft loop */
+void about_answer(struct replica *replica, struct link_request *request);
 
 /* status.c */
 void status_publish(struct replica *replica, bool now); /* on the raft loop */

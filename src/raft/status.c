@@ -24,9 +24,11 @@ void status_publish(struct replica *r, bool now)
 
 	if (r->core == NULL || (!now && now_ms - r->published_ms < PUBLISH_MS))
 		return;
+	r->publish_now = false;
 	core_status(r->core, &status);
 	view.hears_leader = status.now.leader != 0;
 	view.is_leader = status.now.role == CORE_LEADER;
+	view.candidate = status.now.role == CORE_CANDIDATE;
 	view.ready = status.now.ready;
 	view.term = status.now.term;
 	view.leader = status.now.leader;
@@ -69,6 +71,7 @@ static void copy_member(struct replica *r, const Pb__Member *from, int64_t now_m
 	to->address = arena_strdup(arena, from->address);
 	to->api_address = arena_strdup(arena, from->api_address);
 	to->software = arena_strdup(arena, from->software);
+	to->node_id = arena_strdup(arena, from->node_id);
 	to->self = from->id == r->id;
 	to->leader = from->id == r->published.now.leader;
 	to->voter = conf_is_voter(&r->published.conf, from->id);
