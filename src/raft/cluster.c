@@ -432,9 +432,30 @@ static void transferred(struct core_transfer *core, enum code code, const char *
 	wait_done(&transfer->wait);
 }
 
+/* The voter that is furthest of those that answer; 0: none does. */
+static uint64_t successor(struct replica *r)
+{
+	struct core_status status;
+	uint64_t id = 0, match = 0;
+
+	core_status(r->core, &status);
+	for (unsigned i = 0; i < status.n_peers; i++) {
+		struct link_status link;
+
+		if (!conf_is_voter(&status.conf, status.peers[i].id) || !link_status(r->links, status.peers[i].id, &link) || !link.up)
+			continue;
+		if (id == 0 || status.peers[i].match > match) {
+			id = status.peers[i].id;
+			match = status.peers[i].match;
+		}
+	}
+	return id;
+}
+
 static enum code transfer_to(struct replica *r, const char *name, struct err *err)
 {
 	const Pb__Member *member = name[0] == '\0' ? NULL : member_by_name(r, name);
+	uint64_t to = member == NULL ? successor(r) : member->id;
 	struct transfer *transfer;
 	enum code rc;
 
@@ -442,10 +463,12 @@ static enum code transfer_to(struct replica *r, const char *name, struct err *er
 		return err_set(err, CODE_UNAVAILABLE, "this node does not lead");
 	if (name[0] != '\0' && member == NULL)
 		return err_set(err, CODE_NOT_FOUND, "no member is named '%s'", name);
-	if (member != NULL && member->id == r->id)
+	if (to == r->id)
 		return CODE_OK;
+	if (to == 0)
+		return err_set(err, CODE_FAILED_PRECONDITION, "no other voter is reachable");
 	transfer = xcalloc(1, sizeof *transfer);
-	transfer->core = (struct core_transfer){ .id = member == NULL ? 0 : member->id, .done = transferred };
+	transfer->core = (struct core_transfer){ .id = to, .done = transferred };
 	replica_tick(r);
 	rc = core_transfer(r->core, &transfer->core, err);
 	if (rc == CODE_OK) {
@@ -459,6 +482,29 @@ static enum code transfer_to(struct replica *r, const char *name, struct err *er
 	}
 	free(transfer);
 	return rc;
+}
+
+/* The end of a leader that is told to stop: with a successor named, nobody waits for an election. */
+static void hand_over(void *arg)
+{
+	struct replica *r = arg;
+	struct core_status status;
+	struct err err = { 0 };
+
+	core_status(r->core, &status);
+	if (r->role.role == CORE_LEADER && conf_voters(&status.conf) > 1 && transfer_to(r, "", &err) != CODE_OK)
+		log_info("Leadership was not handed over before the end", KV("subsystem_name", "raft"), KV("error", err.text));
+	pthread_mutex_lock(&r->lock);
+	r->handed_over = true;
+	pthread_cond_broadcast(&r->news);
+	pthread_mutex_unlock(&r->lock);
+}
+
+void cluster_hand_over(struct message *message)
+{
+	struct replica *r = LIST_ITEM(message, struct replica, hand_over_message);
+
+	task_spawn(r->loop, "hand over leadership", hand_over, r);
 }
 
 /* A request as a task of this loop. */

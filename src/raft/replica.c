@@ -532,24 +532,37 @@ static void close_handles(struct message *message)
 	uv_close((uv_handle_t *)&r->timer, NULL);
 }
 
-/* What was proposed before gets its time; what then still waits is told that nobody knows. */
+/* Under the lock. */
+static void await_news(struct replica *r)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += 10 * 1000000;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_nsec -= 1000000000;
+		until.tv_sec++;
+	}
+	pthread_cond_timedwait(&r->news, &r->lock, &until);
+}
+
+/* What was proposed before gets its time; what then still waits is told that nobody knows. A leader names its successor. */
 static void drain(struct replica *r)
 {
 	int64_t give_up_ms = clock_mono_ms() + STOP_MS;
 
 	pthread_mutex_lock(&r->lock);
 	r->closing = true;
-	while (!all_told(r) && clock_mono_ms() < give_up_ms) {
-		struct timespec until;
-
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += 10 * 1000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
-		pthread_cond_timedwait(&r->news, &r->lock, &until);
-	}
+	while (!all_told(r) && clock_mono_ms() < give_up_ms)
+		await_news(r);
+	pthread_mutex_unlock(&r->lock);
+	if (r->cluster == NULL)
+		return;
+	r->hand_over_message.deliver = cluster_hand_over;
+	loop_post(r->loop, &r->hand_over_message);
+	pthread_mutex_lock(&r->lock);
+	while (!r->handed_over && clock_mono_ms() < give_up_ms)
+		await_news(r);
 	pthread_mutex_unlock(&r->lock);
 }
 

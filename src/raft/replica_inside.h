@@ -162,6 +162,8 @@ struct replica {
 	struct link waiters;
 	struct message members_message;
 	bool members_posted;
+	struct message hand_over_message;
+	bool handed_over;
 	struct replica_view view;
 	int64_t caught_up_ms; /* when it last had applied all that it had heard committed */
 	struct core_status published; /* as of the loop's last turn but a few */
@@ -201,6 +203,7 @@ void cluster_members_changed(struct replica *replica); /* under the lock, from t
 void cluster_reload(struct replica *replica);          /* the table, from the state */
 void cluster_role_changed(struct replica *replica);
 void cluster_start(struct replica *replica); /* once the core runs */
+void cluster_hand_over(struct message *message); /* hand_over_message, from replica_stop */
 void cluster_answer(struct replica *replica, struct link_request *request); /* JOIN, REMOVE, TRANSFER */
 enum code cluster_join(struct replica *replica, const char *token, struct err *err); /* in a task, before the core */
 const Pb__Member *cluster_member(const struct replica *replica, uint64_t id);
