@@ -40,8 +40,9 @@ enum {
 	MINT_CALL_MS = 30 * 1000,
 	PUBLISH_CALL_MS = 5 * 1000,
 	CONNECT_MS = 10 * 1000,
-	PAUSE_LEAST_MS = 1000, /* between attempts at the Workload API: one second more each time */
-	PAUSE_MOST_MS = 30 * 1000,
+	RETRY_MS = 1000,
+	RETRY_MOST = 30, /* times that */
+	SLACK_MS = 250,  /* the thread says why before the asker gives up */
 };
 
 /* Who we are for the parent. */
@@ -81,6 +82,7 @@ struct parent {
 	struct arena *kept; /* of these: */
 	const char *td, *server_id, *address, *socket;
 	int stop_fd; /* readable: everything ends */
+	int64_t poll_ms, retry_ms;
 	pthread_t workload, caller;
 	bool running;
 
@@ -242,9 +244,9 @@ static void *run_workload(void *arg)
 		watch_workload_api(p, &got, &err);
 		if (is_stopping(p))
 			break;
-		pause_ms = got ? PAUSE_LEAST_MS : pause_ms + PAUSE_LEAST_MS;
-		if (pause_ms > PAUSE_MOST_MS)
-			pause_ms = PAUSE_MOST_MS;
+		pause_ms = got ? p->retry_ms : pause_ms + p->retry_ms;
+		if (pause_ms > RETRY_MOST * p->retry_ms)
+			pause_ms = RETRY_MOST * p->retry_ms;
 		log_warn("Failed to watch the Workload API", KV("subsystem_name", "upstream_authority"),
 			 KV("error", err.text), KV("workload_api_socket", p->socket),
 			 KV_NUM("retry_after_s", pause_ms / 1000));
@@ -444,7 +446,7 @@ static void *run_caller(void *arg)
 		if (stopping)
 			return NULL;
 		poll_bundle(p);
-		poll_ms = clock_mono_ms() + POLL_MS;
+		poll_ms = clock_mono_ms() + p->poll_ms;
 	}
 }
 
@@ -505,7 +507,7 @@ static enum code ask(struct parent *p, struct job *job, struct err *err)
 	list_push(&p->jobs, &job->link);
 	pthread_cond_broadcast(&p->changed);
 	pthread_mutex_unlock(&p->lock);
-	rc = letter_wait(&job->letter, job->deadline_ms);
+	rc = letter_wait(&job->letter, job->deadline_ms == INT64_MAX ? INT64_MAX : job->deadline_ms + SLACK_MS);
 	if (rc != CODE_OK)
 		return err_set(err, rc,
 			       rc == CODE_CANCELLED ? "the server is stopping"
@@ -595,6 +597,8 @@ enum code parent_open(const struct parent_options *options, struct parent **out,
 	p->address =
 		arena_printf(p->kept, bare_ipv6 ? "[%s]:%s" : "%s:%s", options->server_address, options->server_port);
 	p->socket = arena_strdup(p->kept, options->workload_api_socket);
+	p->poll_ms = options->poll_ms > 0 ? options->poll_ms : POLL_MS;
+	p->retry_ms = options->retry_ms > 0 ? options->retry_ms : RETRY_MS;
 	TRY(open_stop_fd(&p->stop_fd, err));
 	if (pthread_create(&p->workload, NULL, run_workload, p) != 0 ||
 	    pthread_create(&p->caller, NULL, run_caller, p) != 0)

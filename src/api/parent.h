@@ -19,6 +19,8 @@ struct parent_options {
 	const char *trust_domain;
 	const char *server_address, *server_port;
 	const char *workload_api_socket; /* a path */
+	int64_t poll_ms;                 /* between looks at the bundle; 0: 5 s */
+	int64_t retry_ms; /* between attempts at the Workload API, so much more each time, 30 at most; 0: 1 s */
 };
 
 /* Starts watching. Copies the options. */

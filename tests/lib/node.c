@@ -60,6 +60,12 @@ static enum code init(struct call *call, void *ctx)
 	return rotation_init(((struct node *)ctx)->rotation, call->err);
 }
 
+static enum code run(struct call *call __attribute__((unused)), void *ctx)
+{
+	rotation_run(((struct node *)ctx)->rotation);
+	return CODE_OK;
+}
+
 #define err node_err /* for CHECK_CODE */
 
 static enum code begin(struct call *call __attribute__((unused)), void *ctx)
@@ -79,6 +85,11 @@ enum code node_start(struct node *node)
 	CHECK_CODE(rotation_new(node->h->server, node->h->api->loop, node->keys, &node->rotation, &err), CODE_OK);
 	node->h->server->rotation = node->rotation;
 	return harness_run(node->h, harness_local(), init, node, &err);
+}
+
+void node_run(struct node *node)
+{
+	CHECK_CODE(harness_run(node->h, harness_local(), run, node, &err), CODE_OK);
 }
 
 void node_end(struct node *node)

@@ -21,7 +21,8 @@ void node_free(struct node *node);
 enum code node_start(struct node *node);
 void node_rotate(struct node *node); /* rotation_run, on the loop's thread */
 void node_end(struct node *node);
-extern struct err node_err; /* of the last call here that failed */
+void node_run(struct node *node); /* its task, with its timers */
+extern struct err node_err;       /* of the last call here that failed */
 
 void node_shift(int64_t ms); /* the wall clock is so far ahead; only while the node is idle */
 
