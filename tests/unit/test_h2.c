@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Clients that do what no library would, against a whole server on its UNIX socket. */
 #include "base/limits.h"
+#include "base/rand.h"
 #include "entry.pb-c.h"
 #include "lib/api_server.h"
 #include "lib/rawh2.h"
@@ -475,6 +476,37 @@ TEST(requests_that_wait_have_a_limit)
 	CHECK_NUM(frame.stream, 11);
 	CHECK_SAYS("grpc-status: 8\ngrpc-message: too many bytes of requests wait on this connection\n");
 	rawh2_close(wire);
+	check_alive();
+}
+
+/* Frames of a call with bytes changed, cut, or twice there: whatever comes of it, the others are served. */
+TEST(damaged_frames)
+{
+	static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+	static const char frames[] = "\0\0\6\4\0\0\0\0\0\0\4\0\1\0\0"                  /* SETTINGS */
+				     "\0\0\x0c\1\4\0\0\0\1\x83\x86\x41\1x\x40\1a\3xyz" /* HEADERS, no request of gRPC */
+				     "\0\0\x08\0\0\0\0\0\1\0\0\0\0\3abc"               /* DATA */
+				     "\0\0\4\x08\0\0\0\0\0\0\1\0\0"                    /* WINDOW_UPDATE */
+				     "\0\0\x08\6\0\0\0\0\0"
+				     "12345678"                      /* PING */
+				     "\0\0\4\3\0\0\0\0\1\0\0\0\x08"; /* RST_STREAM */
+
+	for (unsigned round = 0; round < 600; round++) {
+		struct rawh2 *wire = rawh2_dial_bare(server->socket);
+		char bytes[sizeof frames];
+		size_t len = sizeof frames - 1;
+
+		memcpy(bytes, frames, sizeof frames);
+		for (unsigned n = round % 4; n > 0; n--)
+			bytes[rand_u64() % len] = (char)rand_u64();
+		if (round % 5 == 0)
+			len = rand_u64() % len;
+		rawh2_send(wire, preface, 24);
+		rawh2_request(wire, 1, 0, round % 2 == 0 ? ATTEST : ENTRY "GetEntry", NULL);
+		rawh2_send(wire, bytes, len);
+		rawh2_send(wire, bytes, len);
+		rawh2_close(wire);
+	}
 	check_alive();
 }
 
