@@ -371,7 +371,7 @@ TEST(metadata)
 	client_metadata(client, NAME "-min-revision", "999999999");
 	client_timeout(client, 1100); /* the server gives up a second before */
 	CHECK_CODE(get_entry(client, "m1", arena), CODE_UNAVAILABLE);
-	CHECK(strncmp(err.text, "node 'node-1' has not reached revision 999999999 (at ", 53) == 0);
+	CHECK(strstr(err.text, "has not reached revision 999999999 (at ") != NULL);
 }
 
 /* A new server certificate is shown to new connections; the others go on. */
