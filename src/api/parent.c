@@ -502,11 +502,18 @@ static struct job *new_job(int64_t deadline_ms)
 static enum code ask(struct parent *p, struct job *job, struct err *err)
 {
 	enum code rc;
+	bool stopping;
 
 	pthread_mutex_lock(&p->lock);
-	list_push(&p->jobs, &job->link);
+	stopping = p->stopping; /* then the thread may have ended: nobody would answer */
+	if (!stopping)
+		list_push(&p->jobs, &job->link);
 	pthread_cond_broadcast(&p->changed);
 	pthread_mutex_unlock(&p->lock);
+	if (stopping) {
+		letter_unref(&job->letter); /* for who would have answered */
+		return err_set(err, CODE_CANCELLED, "the server is stopping");
+	}
 	rc = letter_wait(&job->letter, job->deadline_ms == INT64_MAX ? INT64_MAX : job->deadline_ms + SLACK_MS);
 	if (rc != CODE_OK)
 		return err_set(err, rc,

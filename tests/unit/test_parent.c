@@ -303,6 +303,7 @@ TEST(an_end_while_somebody_waits)
 	assert_int_equal(pthread_create(&thread, NULL, stop_later, &b), 0);
 	CHECK_CODE(mint(&b, 0), CODE_CANCELLED);
 	pthread_join(thread, NULL);
+	CHECK_CODE(mint(&b, 0), CODE_CANCELLED); /* nobody is there any more */
 	below_close(&b);
 }
 
