@@ -309,6 +309,9 @@ enum code agent_create_join_token(struct call *call, const void *request, void *
 	command.kind_case = PB__COMMAND__KIND_TOKEN_CREATE;
 	command.token_create = &create;
 	TRY(failed(call, call_propose(call, &command, &outcome), "failed to create token"));
+	if (outcome->replayed && token == made)
+		return err_set(call->err, CODE_ALREADY_EXISTS,
+				 "a token was made for this request id before, and its value was in that answer alone: make another one");
 	out->value = token;
 	out->expires_at = create.expires_at;
 	return CODE_OK;

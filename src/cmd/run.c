@@ -16,6 +16,7 @@
 #include "ca/upstream.h"
 #include "ca/x509pop.h"
 #include "raft/node.h"
+#include "store/foreign.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -189,6 +190,19 @@ static enum code open_state(struct run *run)
 	return CODE_OK;
 }
 
+/* Who replaces a SPIRE server on its machine should hear that nothing of its database is taken over. */
+static void look_for_foreign_database(const char *path)
+{
+	struct foreign_rows rows;
+
+	if (path == NULL || !foreign_database_look(path, &rows))
+		return;
+	log_warn("The datastore of another server is there, and nothing of it is taken over: make the entries here again, then "
+		 "remove the file",
+		 KV("path", path), KV_NUM("entries", (int64_t)rows.entries), KV_NUM("agents", (int64_t)rows.agents),
+		 KV_NUM("bundles", (int64_t)rows.bundles));
+}
+
 /* What can be wrong without our having written anything: another server's port, keys that cannot be read, bad options.
  */
 static enum code check(struct run *run)
@@ -198,6 +212,7 @@ static enum code check(struct run *run)
 
 	write_notes(&notes);
 	TRY(rc);
+	look_for_foreign_database(run->config.datastore_path);
 	TRY(open_x509pop(run));
 	TRY(open_upstream(run));
 	TRY(open_keys(run, true));

@@ -161,6 +161,7 @@ static enum code ship(struct replica *r, uint64_t peer, const struct core_triple
 	Pb__Triple triple;
 	struct store_triple copied;
 	char path[4096];
+	enum code rc;
 
 	path_in(r, "copy-out.db", path);
 	TRY(store_copy(r->state_path, path, STORE_COPY_WAL_MAX, go_on, r, arena, &copied, err));
@@ -171,7 +172,9 @@ static enum code ship(struct replica *r, uint64_t peer, const struct core_triple
 	about.triple = &triple;
 	about.grows = true;
 	about.attempt = base->index;
-	return send_file(r, peer, path, &about, err);
+	rc = send_file(r, peer, path, &about, err);
+	unlink(path);
+	return rc;
 }
 
 /* The switch: one transaction under which A needs B. Nothing is released before it is on the disk. */
