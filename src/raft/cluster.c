@@ -359,7 +359,7 @@ static enum code redeem(struct replica *r, const Pb__ClusterJoinRequest *in, con
 static enum code would_lose_quorum(struct replica *r, const Pb__Member *member, struct err *err)
 {
 	struct core_status status;
-	unsigned voters, up = 1;
+	unsigned voters, up = member->id != r->id;
 
 	core_status(r->core, &status);
 	voters = conf_voters(&status.conf);
@@ -400,9 +400,9 @@ static enum code remove_member(struct replica *r, const char *name, struct err *
 	if (member == NULL)
 		return err_set(err, CODE_NOT_FOUND, "no member is named '%s'", name);
 	id = member->id;
+	TRY(would_lose_quorum(r, member, err));
 	if (id == r->id)
 		return err_set(err, CODE_FAILED_PRECONDITION, "'%s' leads: transfer leadership first (`cluster transfer`)", name);
-	TRY(would_lose_quorum(r, member, err));
 	remove.id = id;
 	command.kind_case = PB__COMMAND__KIND_MEMBER_REMOVE;
 	command.member_remove = &remove;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three nodes and more: founding, joining, losing the leader, members that come and go. Nothing acknowledged is ever missing."""
-import json, re, time
+import json, os, re, time
 
 from cluster import *
 from lib import *
@@ -172,3 +172,47 @@ def refusals(w):
     late.spawn("-join", once)
     check(late.exit_code(60) != 0, "a token for one use is used twice")
     has("the third still holds", c.nodes[2].cli("cluster", "status"), "Voters           : 3 (survives 1)")
+
+
+@test("cluster-over-tcp", limit=120)
+def over_tcp(w):
+    """Commands over TCP: whoever is dead is passed over, a write is done once, and who may do what."""
+    c = Cluster(w, server='  admin_ids = ["spiffe://example.org/admin"]', cluster='  admin_ids = ["spiffe://example.org/operator"]')
+    bundle = w.write("bundle.pem", c.nodes[0].cli("bundle", "show"))
+    servers = ",".join("127.0.0.1:%d" % p for p in [free_port()] + [n.port for n in c.nodes])
+
+    def command(who, *words, code=0, env=None, also=("-server", servers)):
+        cert, key = who
+        done = run([SERVER, *words, *also, "-svid", cert, "-key", key, "-bundle", bundle], env=dict(os.environ, **(env or {})))
+        check(done[0] == code, lambda: "%s: exit status %d, want %d\n%s%s" % (" ".join(words), done[0], code, done[1], done[2]))
+        return done[1] + done[2]
+    admin, operator, nobody = (w.mint(c.nodes[0], n, "spiffe://example.org/" + n) for n in ("admin", "operator", "nobody"))
+    create = ["entry", "create", "-parentID", "spiffe://example.org/node", "-selector", "a:b", "-spiffeID"]
+    command(admin, *create, "spiffe://example.org/e0")
+    has("show", command(admin, "entry", "show", env={"TREFOIL_SERVERS": servers}, also=()), "spiffe://example.org/e0")
+    token = command(admin, "token", "generate", "-spiffeID", "spiffe://example.org/a")
+    check(re.match(r"Token: [0-9a-f-]{36}\n$", token), token)
+
+    has("status", command(operator, "cluster", "status"), "Voters           : 3")
+    has("status", command(admin, "cluster", "status", "-output", "json"), '"voters":3')
+    has("token", command(admin, "cluster", "token", code=1), "PermissionDenied")
+    has("token", command(operator, "cluster", "token"), "Token: join1.")
+    has("an operator is no admin", command(operator, "entry", "show", code=1), "PermissionDenied")
+    has("nobody", command(nobody, "cluster", "status", code=1), "PermissionDenied")
+
+    victim = c.leader()
+    victim.kill()
+    began = time.monotonic()
+    command(admin, *create, "spiffe://example.org/e1")
+    took = time.monotonic() - began
+    check(took < 10 * SLOW, "a write took %.1f s while the leader was dead" % took)
+    rest = [n for n in c.nodes if n is not victim]
+    c.settle()
+    for n in rest:
+        same("entries", [p for p in entries(n) if p in ("/e0", "/e1")], ["/e0", "/e1"])
+    for n in rest:
+        n.kill()
+    has("all dead", command(admin, "entry", "count", "-timeout", "2s", code=1), "Unavailable")
+    has("half of it", run([SERVER, "entry", "count", "-server", servers])[2], "-svid, -key and -bundle")
+    has("no port", command(admin, "entry", "count", also=("-server", "localhost"), code=1), "expected HOST:PORT, got 'localhost'")
+    w.note = "a write with the leader dead: %.2f s" % took
