@@ -22,6 +22,7 @@ static const struct command commands[] = {
 	{ "cluster token", "Makes a token with which a node joins", &cmd_cluster_token, .ours = true },
 	{ "cluster transfer", "Moves leadership to another member", &cmd_cluster_transfer, .ours = true },
 	{ "cluster wait", "Waits for a revision, members or a leader", &cmd_cluster_wait, .ours = true },
+	{ "drill failover", "Moves leadership on purpose under a probe load", &cmd_drill_failover, .ours = true },
 	{ "entry count", "Counts registration entries", &cmd_entry_count },
 	{ "entry create", "Creates registration entries", &cmd_entry_create },
 	{ "entry delete", "Removes registration entries", &cmd_entry_delete },

@@ -88,10 +88,19 @@ enum code cli_set_output(void *field, const char *text, struct arena *arena __at
 	return CODE_OK;
 }
 
-enum code cli_connect(struct cli *cli, struct err *err)
+enum code cli_reach(struct cli *cli, struct reach **out, struct err *err)
 {
 	if (cli->reach == NULL)
 		TRY(reach_new(cli->flags, cli->arena, &cli->reach, err));
+	*out = cli->reach;
+	return CODE_OK;
+}
+
+enum code cli_connect(struct cli *cli, struct err *err)
+{
+	struct reach *reach;
+
+	TRY(cli_reach(cli, &reach, err));
 	return cli->client != NULL ? CODE_OK : reach_open(cli->reach, INT64_MAX, &cli->client, err);
 }
 
@@ -114,21 +123,21 @@ static enum code attempt(struct cli *cli, const struct rpc *rpc, const void *req
 
 static enum code call(struct cli *cli, const struct rpc *rpc, const void *request, void **reply, struct err *err)
 {
+	struct reach *reach;
 	int64_t left_ms;
 	enum code rc;
 
 	cli->sent = cli->lost = false;
-	if (cli->reach == NULL)
-		TRY(reach_new(cli->flags, cli->arena, &cli->reach, err));
-	reach_begin(cli->reach, rpc->method);
+	TRY(cli_reach(cli, &reach, err));
+	reach_begin(reach, rpc->method);
 	do {
-		left_ms = reach_left_ms(cli->reach);
+		left_ms = reach_left_ms(reach);
 		rc = attempt(cli, rpc, request, left_ms, reply, err);
-		if ((rc != CODE_UNAVAILABLE && rc != CODE_DEADLINE_EXCEEDED) || !reach_has_others(cli->reach))
+		if ((rc != CODE_UNAVAILABLE && rc != CODE_DEADLINE_EXCEEDED) || !reach_has_others(reach))
 			return rc;
 		client_close(cli->client);
 		cli->client = NULL;
-	} while (reach_next(cli->reach));
+	} while (reach_next(reach));
 	return rc;
 }
 

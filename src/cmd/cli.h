@@ -86,6 +86,8 @@ int cli_main(const struct cli_command *command, int argc, char **argv);
 /* The one place that knows how a server is reached: by the socket of -socketPath, or by TCP (cmd/reach.h). cli_call
  * does it by itself. */
 enum code cli_connect(struct cli *cli, struct err *err);
+/* Checks the flags about it, without connecting; by TCP, calls may be made more than once. */
+enum code cli_reach(struct cli *cli, struct reach **out, struct err *err);
 
 struct rpc {
 	const char *method; /* "/package.Service/Method" */

@@ -11,6 +11,7 @@ extern const struct cli_command cmd_agent_ban, cmd_agent_count, cmd_agent_evict,
 extern const struct cli_command cmd_bundle_count, cmd_bundle_delete, cmd_bundle_list, cmd_bundle_set, cmd_bundle_show;
 extern const struct cli_command cmd_cluster_leave, cmd_cluster_remove, cmd_cluster_status, cmd_cluster_token,
 	cmd_cluster_transfer, cmd_cluster_wait;
+extern const struct cli_command cmd_drill_failover;
 extern const struct cli_command cmd_entry_count, cmd_entry_create, cmd_entry_delete, cmd_entry_show, cmd_entry_update;
 extern const struct cli_command cmd_federation_create, cmd_federation_delete, cmd_federation_list,
 	cmd_federation_refresh, cmd_federation_show, cmd_federation_update;

@@ -140,6 +140,16 @@ bool reach_by_tcp(const struct reach *reach)
 	return reach->n > 0;
 }
 
+const char *reach_server(const struct reach *reach, size_t n)
+{
+	return n < reach->n ? reach->servers[n] : NULL;
+}
+
+const struct client_options *reach_options(const struct reach *reach)
+{
+	return &reach->options;
+}
+
 enum code reach_open(struct reach *reach, int64_t wait_ms, struct client **out, struct err *err)
 {
 	if (reach->n > 0) {

@@ -21,6 +21,8 @@ struct cli_flags;
 enum code reach_new(const struct cli_flags *flags, struct arena *arena, struct reach **out, struct err *err);
 void reach_free(struct reach *reach); /* NULL is fine */
 bool reach_by_tcp(const struct reach *reach);
+const char *reach_server(const struct reach *reach, size_t n);         /* HOST:PORT; NULL: no more */
+const struct client_options *reach_options(const struct reach *reach); /* for connections of the caller's own */
 
 /* A connection to the server whose turn it is. */
 enum code reach_open(struct reach *reach, int64_t wait_ms, struct client **out, struct err *err);

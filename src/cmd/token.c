@@ -2,6 +2,9 @@
 #include "cmd/cli.h"
 #include "cmd/commands.h"
 #include "cmd/convert.h"
+#include "cmd/reach.h"
+
+#include "base/rand.h"
 
 #include "agent.pb-c.h"
 
@@ -20,8 +23,15 @@ static enum code run_generate(struct cli *cli, const void *options, struct err *
 {
 	const struct token_options *o = options;
 	Pb__CreateJoinTokenRequest request = PB__CREATE_JOIN_TOKEN_REQUEST__INIT;
+	struct reach *reach;
 	Pb__JoinToken *token;
+	char made[37];
 
+	TRY(cli_reach(cli, &reach, err));
+	if (reach_by_tcp(reach)) { /* a server would make another one each time it is asked */
+		rand_uuid4(made);
+		request.token = made;
+	}
 	if (o->spiffe_id[0] != '\0')
 		TRY(convert_id(o->spiffe_id, cli->arena, &request.agent_id, err));
 	if (cli_int32(o->ttl, &request.ttl, err) != CODE_OK)

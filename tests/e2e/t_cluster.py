@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three nodes and more: founding, joining, losing the leader, members that come and go. Nothing acknowledged is ever missing."""
-import json, os, re, time
+import json, os, re, threading, time
 
 from cluster import *
 from lib import *
@@ -216,3 +216,45 @@ def over_tcp(w):
     has("half of it", run([SERVER, "entry", "count", "-server", servers])[2], "-svid, -key and -bundle")
     has("no port", command(admin, "entry", "count", also=("-server", "localhost"), code=1), "expected HOST:PORT, got 'localhost'")
     w.note = "a write with the leader dead: %.2f s" % took
+
+
+@test("drill-failover", limit=240)
+def drill(w):
+    """The drill tells how long writes stall, that nothing is missing, and cleans up; kills are made good by a supervisor."""
+    c = Cluster(w)
+    sockets = ",".join(n.sock for n in c.nodes)
+
+    def failover(*words, code=0):
+        status, out, err = run([SERVER, "drill", "failover", "-socketPath", sockets, *words], seconds=150)
+        check(status == code, lambda: "drill: exit status %d, want %d\n%s%s" % (status, code, out, err))
+        return out + err
+    report = os.path.join(w.dir, "report.html")
+    has("pretty", failover("-rounds", "2", "-report", report), "Rounds           : 2 of 2 (transfer)", "Missing          : 0", "0 refused")
+    has("html", open(report).read(), "Failover drill: passed", "2 of 2 rounds by transfer")
+    told = json.loads(failover("-rounds", "4", "-output", "json"))
+    same("told", (told["kind"], len(told["rounds"]), told["missing"], told["svids_refused"], told["passed"], told["given_up"]),
+         ("transfer", 4, 0, 0, True, 0))
+    check(told["writes"] > 20 and told["svids"] > 5, json.dumps(told))
+    same("entries left", entries(c.nodes[0]), {})
+
+    has("no -yes", failover("-kind", "kill", code=1), "Say -yes")
+    has("kind", failover("-kind", "step-down", code=1), "transfer, stop or kill")
+
+    def supervise():  # to the end: children of a thread die with it
+        while True:
+            time.sleep(0.2)
+            if not c.nodes[0].alive():
+                c.nodes[0].spawn()
+    threading.Thread(target=supervise, daemon=True).start()
+    stalls = {}
+    for kind in ("kill", "stop"):
+        told = json.loads(failover("-rounds", "2", "-kind", kind, "-yes", "-output", "json"))
+        same(kind, (len(told["rounds"]), told["missing"], told["svids_refused"], told["ended"]), (2, 0, 0, ""))
+        check(all(r["from"] == "n1" and r["to"] != "n1" for r in told["rounds"]), json.dumps(told))
+        stalls[kind] = told["stalled_ms"]["max"]
+    c.settle()
+    for n in c.nodes:
+        same("entries left on " + n.name, entries(n), {})
+    c.nodes[1].kill()
+    has("a cluster that stands nothing", failover(code=1), c.nodes[1].sock)
+    w.note = "stall at a kill %d ms, at a stop %d ms" % (stalls["kill"], stalls["stop"])
