@@ -369,7 +369,7 @@ TEST(metadata)
 	client_metadata(client, NAME "-min-revision", "x");
 	CHECK_CODE(get_entry(client, "m1", arena), CODE_INVALID_ARGUMENT);
 	client_metadata(client, NAME "-min-revision", "999999999");
-	client_timeout(client, 1100); /* the server gives up a second before */
+	client_timeout(client, 2000); /* the server gives up a second before */
 	CHECK_CODE(get_entry(client, "m1", arena), CODE_UNAVAILABLE);
 	CHECK(strstr(err.text, "has not reached revision 999999999 (at ") != NULL);
 }
