@@ -15,6 +15,7 @@
 
 #include "api/route.h"
 #include "api/server.h"
+#include "api/state.h"
 #include "base/clock.h"
 #include "command.pb-c.h"
 #include "types.pb-c.h"
@@ -27,6 +28,7 @@ enum { LOOKS = 4 }; /* a state that changes between each two looks is not waited
 struct verdict {
 	bool allowed;
 	bool rests_on_state;             /* the no may be a yes in a newer state */
+	bool needs_leader;               /* an admin's right by an entry */
 	bool activate;                   /* allowed once the renewed serial is the current one */
 	int reason;                      /* of the agent check */
 	const char *line;                /* its line in the log */
@@ -106,6 +108,7 @@ static enum code look(struct call *call, struct verdict *verdict)
 		verdict->rests_on_state = true;
 		verdict->allowed = ((who & WHO_ADMIN) && admin) || ((who & WHO_DOWNSTREAM) && downstream);
 		if (verdict->allowed) {
+			verdict->needs_leader = (who & WHO_ADMIN) && admin;
 			admit(call, (who & WHO_ADMIN) && admin ? WHO_ADMIN : WHO_DOWNSTREAM, "entries");
 			return CODE_OK;
 		}
@@ -152,8 +155,10 @@ static enum code by_state(struct call *call)
 		bool again = false;
 
 		TRY(look(call, &verdict));
-		if (verdict.activate)
-			TRY(activate(call, &again));
+		if (verdict.needs_leader && state_is_leaderless(call->server->state))
+			return state_no_leader(call->server, call->err);
+		if (verdict.activate && !state_is_leaderless(call->server->state))
+			TRY(activate(call, &again)); /* without a leader both serials stay good; the next use activates it */
 		if (verdict.allowed && !again)
 			return CODE_OK;
 		admit(call, WHO_ANY, "");
@@ -206,9 +211,7 @@ enum code authorize(struct call *call)
 	return rc;
 }
 
-/* A server without other members: what it has applied is what there is. */
-enum code auth_confirm_no(struct call *call __attribute__((unused)), bool *newer)
+enum code auth_confirm_no(struct call *call, bool *newer)
 {
-	*newer = false;
-	return CODE_OK;
+	return call_confirm(call, newer);
 }

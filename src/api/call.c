@@ -6,7 +6,9 @@
 #include "api/auth.h"
 #include "api/grpc.h"
 #include "api/route.h"
+#include "api/rotate.h"
 #include "api/server.h"
+#include "api/state.h"
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/metric.h"
@@ -22,6 +24,7 @@
 enum { REQUEST_ID_MIN = 16, REQUEST_ID_MAX = 64 };
 
 #define TRAILER_REVISION NAME "-revision"
+#define TRAILER_STALE NAME "-stale"
 #define TRAILER_NODE NAME "-node"
 #define METADATA_REQUEST_ID NAME "-request-id"
 #define METADATA_MIN_REVISION NAME "-min-revision"
@@ -71,10 +74,98 @@ static void show_revision(struct call *call, uint64_t revision)
 		call_trailer(call, TRAILER_REVISION, arena_printf(call->arena, "%" PRIu64, revision));
 }
 
+/* --- the leader --- */
+
+/* V7: at most 10 s, or the deadline less 1 s; of a short deadline at least half. */
+static int64_t wait_until_ms(const struct call *call)
+{
+	int64_t now_ms = clock_mono_ms(), left_ms;
+
+	if (call->deadline_ms == INT64_MAX)
+		return now_ms + LIMIT_WAIT_LEADER_MS;
+	left_ms = call->deadline_ms - now_ms;
+	left_ms = left_ms > 2000 ? left_ms - 1000 : left_ms / 2;
+	return now_ms + (left_ms < LIMIT_WAIT_LEADER_MS ? left_ms : LIMIT_WAIT_LEADER_MS);
+}
+
+static enum code ask_leader(struct call *call)
+{
+	struct state *state = call->server->state;
+	int64_t boot_ms = clock_boot_ms(), wall_ms = clock_wall_ms();
+	struct replica_view view;
+	enum code rc;
+
+	if (call->unconfirmed || state_is_leaderless(state))
+		return state_no_leader(call->server, call->err);
+	rc = replica_barrier(call->server->replica, wait_until_ms(call), call->err);
+	if (rc == CODE_CANCELLED)
+		return rc;
+	replica_view(call->server->replica, &view);
+	if (rc != CODE_OK)
+		return view.hears_leader ? rc : state_no_leader(call->server, call->err);
+	state_fresh(state, boot_ms, wall_ms);
+	show_revision(call, view.applied);
+	return CODE_OK;
+}
+
+enum code call_confirm(struct call *call, bool *newer)
+{
+	enum code rc;
+
+	if (newer != NULL)
+		*newer = false;
+	if (call->confirmed || state_is_single(call->server->state))
+		return CODE_OK;
+	rc = ask_leader(call);
+	call->confirmed = rc == CODE_OK;
+	call->unconfirmed = !call->confirmed;
+	if (newer != NULL)
+		*newer = call->confirmed;
+	return rc;
+}
+
+enum code call_no(struct call *call, struct view **view, enum code rc, bool *again)
+{
+	struct err no = *call->err;
+
+	if (!call->confirmed && !call->unconfirmed && !state_is_single(call->server->state))
+		view_close(TAKE(*view));
+	TRY(call_confirm(call, again));
+	*call->err = no;
+	return rc;
+}
+
+enum code call_cannot_sign(struct call *call, const char *text)
+{
+	if (call->server->rotation != NULL && rotation_is_waiting(call->server->rotation, call->err))
+		return CODE_UNAVAILABLE;
+	return err_set(call->err, CODE_INTERNAL, "%s", text);
+}
+
+/* Commands that no leader takes: the reason, in place of the replica's short word for it. */
+static enum code explain(struct call *call, enum code rc)
+{
+	static const char word[] = "no leader";
+
+	if (rc != CODE_UNAVAILABLE || state_is_single(call->server->state) || strncmp(call->err->text, word, sizeof word - 1) != 0)
+		return rc;
+	return state_no_leader(call->server, call->err);
+}
+
+static enum code may_propose(struct call *call)
+{
+	return state_is_leaderless(call->server->state) ? state_no_leader(call->server, call->err) : CODE_OK;
+}
+
 enum code call_propose(struct call *call, Pb__Command *command, Pb__Outcome **out)
 {
+	enum code rc;
+
 	TRY(sign_command(call, command));
-	TRY(propose(call->server->replica, command, call->deadline_ms, call->arena, out, call->err));
+	TRY(may_propose(call));
+	rc = propose(call->server->replica, command, call->deadline_ms, call->arena, out, call->err);
+	if (rc != CODE_OK)
+		return explain(call, rc);
 	show_revision(call, (*out)->revision);
 	if ((*out)->code != CODE_OK) {
 		err_set(call->err, (enum code)(*out)->code, "%s", (*out)->message);
@@ -85,9 +176,14 @@ enum code call_propose(struct call *call, Pb__Command *command, Pb__Outcome **ou
 
 enum code call_propose_all(struct call *call, Pb__Command **commands, size_t n, Pb__Outcome **outs)
 {
+	enum code rc;
+
 	for (size_t i = 0; i < n; i++)
 		TRY(sign_command(call, commands[i]));
-	TRY(propose_all(call->server->replica, commands, n, call->deadline_ms, call->arena, outs, call->err));
+	TRY(may_propose(call));
+	rc = propose_all(call->server->replica, commands, n, call->deadline_ms, call->arena, outs, call->err);
+	if (rc != CODE_OK)
+		return explain(call, rc);
 	for (size_t i = 0; i < n; i++)
 		show_revision(call, outs[i]->revision);
 	return CODE_OK;
@@ -176,9 +272,41 @@ void call_trailer(struct call *call, const char *name, const char *value)
 
 /* --- the call --- */
 
+/* What admins read is what the leader has confirmed; without one, what stands here, and its age. */
+static enum code prepare_read(struct call *call, bool *stale)
+{
+	const struct state *state = call->server->state;
+	struct replica_view view;
+
+	if (!call->route->read || !(call->caller->as & (WHO_LOCAL | WHO_ADMIN)) || call_confirm(call, NULL) == CODE_OK)
+		return CODE_OK;
+	replica_view(call->server->replica, &view);
+	if (call->err->code == CODE_CANCELLED || (!state_is_leaderless(state) && view.hears_leader))
+		return call->err->code;
+	*stale = true;
+	call_trailer(call, TRAILER_STALE, arena_printf(call->arena, "%" PRId64, state_stale_s(state)));
+	return CODE_OK;
+}
+
+/* Before anything is looked at. What a node may not answer it refuses; what may not rest on this replica alone is confirmed. */
+static enum code may_answer(struct call *call)
+{
+	const struct state *state = call->server->state;
+
+	if (state_is_single(state))
+		return CODE_OK;
+	if (!call->caller->local && state_now(state) == STATE_OUT)
+		return state_refuse(call->server, call->err);
+	if (!call->caller->local && !call->route->read && !state_may_say_yes(state))
+		return call_confirm(call, NULL);
+	return CODE_OK;
+}
+
 static enum code run(struct call *call, const void *request)
 {
 	const struct route *route = call->route;
+	bool stale = false;
+	enum code rc;
 	void *reply;
 
 	TRY(await_revision(call));
@@ -186,8 +314,12 @@ static enum code run(struct call *call, const void *request)
 		return route->stream(call);
 	if (route->unary == NULL)
 		return err_set(call->err, CODE_UNIMPLEMENTED, "method %s not implemented", route->method);
+	TRY(prepare_read(call, &stale));
 	reply = pb_new(route->reply, call->arena);
-	TRY(route->unary(call, request, reply));
+	rc = route->unary(call, request, reply);
+	if (rc == CODE_NOT_FOUND && stale)
+		return state_no_leader(call->server, call->err); /* here there is none: elsewhere there may be */
+	TRY(rc);
 	if (call->raw == NULL)
 		pb_encode(reply, call->reply);
 	return CODE_OK;
@@ -197,6 +329,9 @@ static enum code authorize_and_run(struct call *call, const void *request)
 {
 	enum code rc;
 
+	rc = may_answer(call);
+	if (rc != CODE_OK)
+		return rc;
 	TRY(authorize(call));
 	rc = run(call, request);
 	if (rc != CODE_OK && !call->logged && call->route->stream == NULL && call->route->unary == NULL)

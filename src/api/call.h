@@ -56,6 +56,8 @@ struct call {
 	struct buf *raw;       /* set by call_reply_raw */
 	struct buf *reply;     /* where a unary answer is gathered; NULL: call_reply_raw makes one */
 	struct span request;   /* a unary request as it came */
+	bool confirmed;        /* what is read from here on is what the leader has confirmed since the call came */
+	bool unconfirmed;      /* it was tried in vain: not again */
 	struct header *metadata, *trailers; /* of the request; of the answer, the last first */
 	const struct log_pair *fields; /* what the lines of this call carry besides (entry_id, ...): a handler's, changed for each item */
 	bool logged;           /* the failure in `err` has its line in the log already */
@@ -74,6 +76,18 @@ enum code call_view(struct call *call, struct view **out);
  * of several only that of the trip: look at each outcome's code. */
 enum code call_propose(struct call *call, Pb__Command *command, Pb__Outcome **out);
 enum code call_propose_all(struct call *call, Pb__Command **commands, size_t n, Pb__Outcome **outs);
+
+/* Waits until this replica holds all that was acknowledged anywhere before the call; once a call. UNAVAILABLE: no leader confirms it
+ * (availability.md section 2); then it is not tried again. No view may be open. *newer (may be NULL): what was read before may have
+ * changed, so look again. A server without other members is its own confirmation. */
+enum code call_confirm(struct call *call, bool *newer);
+
+/* After a no for reasons of state (`rc`, its text in call->err) that *view gave. *again: this replica has been confirmed as current
+ * since, look again; *view is closed then (as it is before any wait). Else the answer: `rc`, or UNAVAILABLE if nobody can confirm it. */
+enum code call_no(struct call *call, struct view **view, enum code rc, bool *again);
+
+/* No authority signs here yet: UNAVAILABLE with the reason, or INTERNAL with this text. */
+enum code call_cannot_sign(struct call *call, const char *text);
 
 /* Streams. call_recv: the next message, or *out == NULL at the client's half-close. call_send: waits while the client reads slowly. */
 enum code call_recv(struct call *call, const ProtobufCMessageDescriptor *type, void **out);

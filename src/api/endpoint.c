@@ -43,7 +43,9 @@ struct endpoint {
 	struct link h2; /* struct session, the oldest first */
 	size_t n_h2;
 	uv_timer_t sweep;
-	struct message stop;
+	struct message stop, port;
+	atomic_bool want_open, port_posted;
+	int number; /* of the port */
 	bool started, stopped;
 	char address[256];
 	uint64_t version; /* of `body`; 0: there is none */
@@ -216,6 +218,8 @@ static void serve_h2(void *ctx, struct conn_pool *pool, struct conn *conn)
 		abort();
 }
 
+static void settle_port(struct endpoint *e);
+
 static void sweep(uv_timer_t *timer)
 {
 	struct endpoint *e = timer->data;
@@ -223,6 +227,8 @@ static void sweep(uv_timer_t *timer)
 
 	while (!list_empty(&e->h2) && LIST_ITEM(e->h2.next, struct session, link)->since_ms < before_ms)
 		h2_abort(LIST_ITEM(e->h2.next, struct session, link)->h2);
+	if (e->server->config->cluster.enabled)
+		settle_port(e); /* it may not have been possible before */
 }
 
 /* --- life --- */
@@ -269,19 +275,62 @@ enum code endpoint_bind(struct server *server, struct endpoint **out, struct err
 	TRY(tls_context_new(&tls, &e->tls, err));
 	TRY(listener_tcp(e->loop, config->address == NULL ? "" : config->address, config->port, &e->listener, err));
 	snprintf(e->address, sizeof e->address, "%s", listener_address(e->listener));
+	e->number = listener_port(e->listener);
+	if (server->config->cluster.enabled)
+		listener_close(TAKE(e->listener));
 	*out = TAKE(e);
 	return CODE_OK;
 }
 
-enum code endpoint_start(struct endpoint *e, struct err *err)
+static void serve_port(struct endpoint *e)
 {
 	const struct http_options http = {
 		.tls = e->tls, .connections = CONNECTIONS, .handler = serve_http1, .ctx = e, .other = serve_h2
 	};
+
+	e->http = http_serve(e->loop, TAKE(e->listener), &http);
+}
+
+/* On the loop: the port becomes what is wanted. */
+static void settle_port(struct endpoint *e)
+{
+	const struct config_bundle_endpoint *config = &e->server->config->bundle_endpoint;
+	bool open = atomic_load(&e->want_open);
+	struct err err = { 0 };
+
+	if (open == (e->http != NULL))
+		return;
+	if (!open)
+		http_close(TAKE(e->http));
+	else if (listener_tcp(e->loop, config->address == NULL ? "" : config->address, e->number, &e->listener, &err) == CODE_OK)
+		serve_port(e);
+	else
+		log_error("Port cannot be opened, trying again", KV("subsystem_name", "endpoints"), KV("error", err.text));
+}
+
+static void deliver_port(struct message *message)
+{
+	struct endpoint *e = (struct endpoint *)((char *)message - offsetof(struct endpoint, port));
+
+	atomic_store(&e->port_posted, false);
+	settle_port(e);
+}
+
+void endpoint_set_port(struct endpoint *e, bool open)
+{
+	e->port.deliver = deliver_port;
+	atomic_store(&e->want_open, open);
+	if (!atomic_exchange(&e->port_posted, true))
+		loop_post(e->loop, &e->port);
+}
+
+enum code endpoint_start(struct endpoint *e, struct err *err)
+{
 	char hint[GO_DURATION_MAX];
 
 	TRY(reader_open(e->server->state_path, &e->reader, err));
-	e->http = http_serve(e->loop, TAKE(e->listener), &http);
+	if (e->listener != NULL)
+		serve_port(e);
 	uv_timer_init(loop_uv(e->loop), &e->sweep);
 	e->sweep.data = e;
 	uv_timer_start(&e->sweep, sweep, SWEEP_MS, SWEEP_MS);
@@ -306,7 +355,11 @@ static void deliver_stop(struct message *message)
 	struct endpoint *e = (struct endpoint *)((char *)message - offsetof(struct endpoint, stop));
 
 	uv_close((uv_handle_t *)&e->sweep, NULL);
-	http_close_then(e->http, gone, e);
+	atomic_store(&e->want_open, false);
+	if (e->http == NULL)
+		gone(e);
+	else
+		http_close_then(e->http, gone, e);
 }
 
 void endpoint_stop(struct endpoint *e)

@@ -17,6 +17,11 @@ enum code endpoint_bind(struct server *server, struct endpoint **out, struct err
 /* Serves from here on. The state must be there. */
 enum code endpoint_start(struct endpoint *endpoint, struct err *err);
 
+/* From another thread, once it has started: the port, while its thread goes on (availability.md V1). With a cluster {} block it is closed
+ * after endpoint_bind; without, open after endpoint_start. Closing hangs up on everybody; what cannot be opened is said in the log and
+ * tried again. Again is harmless. */
+void endpoint_set_port(struct endpoint *endpoint, bool open);
+
 /* Hangs up on everybody; the thread has ended when it returns. NULL is fine, twice too. */
 void endpoint_stop(struct endpoint *endpoint);
 void endpoint_free(struct endpoint *endpoint); /* stops it, if need be; not from within a task. NULL is fine */

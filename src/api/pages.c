@@ -3,6 +3,7 @@
 #include "api/pages.h"
 
 #include "api/rotate.h"
+#include "api/state.h"
 #include "base/clock.h"
 #include "base/metric.h"
 #include "ca/x509.h"
@@ -76,6 +77,32 @@ static enum code check_rotation(struct pages *pages, struct err *err)
 	return CODE_OK;
 }
 
+/* cluster.md section 6. */
+static void put_raft(struct pages *pages, struct buf *out)
+{
+	OWN_STRUCT(arena) arena = arena_new();
+	const char *role = "candidate", *leader = "";
+	struct replica_cluster cluster;
+	uint64_t lag;
+
+	if (replica_cluster(pages->server->replica, arena, &cluster, NULL) != CODE_OK)
+		return;
+	lag = cluster.commit > cluster.applied ? cluster.commit - cluster.applied : 0;
+	for (size_t i = 0; i < cluster.n; i++) {
+		const struct replica_member *member = &cluster.members[i];
+
+		if (member->leader)
+			leader = member->name;
+		if (member->self)
+			role = member->leader	     ? "leader"
+			       : member->signer	     ? "signer"
+			       : !member->voter	     ? "learner"
+			       : cluster.leader != 0 ? "follower"
+						     : "candidate";
+	}
+	buf_printf(out, ",\"" NAME ".raft\":{\"role\":\"%s\",\"leader\":\"%s\",\"lag\":%llu}", role, leader, (unsigned long long)lag);
+}
+
 static bool put_health(struct pages *pages, struct buf *out)
 {
 	struct err err = { 0 };
@@ -93,6 +120,8 @@ static bool put_health(struct pages *pages, struct buf *out)
 	well &= put_check(out, "server.ca", "sign_x509_svid_err", rc, &err);
 	rc = check_rotation(pages, &err);
 	well &= put_check(out, "server.ca.rotator", "rotation_err", rc, &err);
+	if (!state_is_single(pages->server->state))
+		put_raft(pages, out);
 	buf_puts(out, "}\n");
 	return well;
 }
@@ -101,7 +130,8 @@ static void serve_health(void *ctx, const struct http_request *request, struct h
 {
 	struct pages *pages = ctx;
 	const struct config *config = pages->server->config;
-	bool ready = strcmp(request->path, config->health_ready_path) == 0;
+	const struct state *state = pages->server->state;
+	bool ready = strcmp(request->path, config->health_ready_path) == 0, well;
 
 	if (!ready && strcmp(request->path, config->health_live_path) != 0) {
 		answer->status = 404;
@@ -109,7 +139,12 @@ static void serve_health(void *ctx, const struct http_request *request, struct h
 		return;
 	}
 	answer->content_type = "application/json";
-	if (!put_health(pages, &answer->body) || (ready && atomic_load(&pages->server->stopping)))
+	well = put_health(pages, &answer->body);
+	if (ready)
+		well = well && state_now(state) != STATE_OUT && !atomic_load(&pages->server->stopping);
+	else if (!state_is_single(state))
+		well = true; /* a node that may not answer is alive: to end it would not help it */
+	if (!well)
 		answer->status = 500;
 }
 

@@ -15,6 +15,14 @@ enum {
 	PROPOSE_MS = 30 * 1000,
 };
 
+static bool leads(const struct server *server)
+{
+	struct replica_view view;
+
+	replica_view(server->replica, &view);
+	return view.is_leader;
+}
+
 static void prune(struct server *server, Pb__Command *command, const char *subsystem, const char *failed, const char *done)
 {
 	OWN_STRUCT(arena) arena = arena_new();
@@ -22,6 +30,8 @@ static void prune(struct server *server, Pb__Command *command, const char *subsy
 	struct err err = { 0 };
 	enum code rc;
 
+	if (!leads(server))
+		return; /* one of a cluster is enough */
 	command->format = 1;
 	rc = propose(server->replica, command, clock_mono_ms() + PROPOSE_MS, arena, &outcome, &err);
 	if (rc == CODE_OK && outcome->code != CODE_OK)

@@ -3,6 +3,7 @@
 #include "api/parent.h"
 #include "api/rotate_inside.h"
 
+#include "api/state.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metric.h"
@@ -15,6 +16,7 @@ OWNABLE(X509, X509_free)
 
 enum {
 	CHECK_AUTHORITIES_MS = 10 * 1000,
+	CHECK_RIPE_MS = 500,
 	CHECK_SERVER_SVID_MS = 5 * 1000,
 	PRUNE_BUNDLE_MS = 6 * 3600 * 1000,
 	PRUNE_JOURNAL_MS = 8 * 3600 * 1000,
@@ -43,6 +45,7 @@ enum code rotation_new(struct server *server, struct loop *loop, struct key_mana
 	slots_init(&r->x509, AUTHORITY_X509);
 	slots_init(&r->jwt, AUTHORITY_JWT);
 	list_init(&r->requests);
+	atomic_init(&r->waiting_since_ms, -1);
 	*out = r;
 	return CODE_OK;
 }
@@ -74,15 +77,15 @@ static enum code rotate_kind(struct rotation *r, struct slots *slots, struct err
 	struct slot *current = slots_current(slots), *next = slots_next(slots);
 	int64_t now_s = clock_wall_s();
 
-	if (slot_is_empty(current) || current->not_after_s <= now_s) {
+	if (current->not_after_s <= now_s && !state_is_single(r->server->state) && !slot_is_empty(next))
+		return rotate_is_ripe(r, slots, next) ? rotate_activate(r, slots, next, err) : CODE_OK;
+	if (slot_is_empty(current) || current->not_after_s <= now_s)
 		TRY(rotate_prepare(r, slots, current, err));
-		return rotate_activate(r, slots, current, err);
-	}
-	if (current->status == SLOT_PREPARED) /* the start before this one ended in between */
-		return rotate_activate(r, slots, current, err);
+	if (current->status == SLOT_PREPARED) /* made just now, or the start before this one ended in between */
+		return rotate_is_ripe(r, slots, current) ? rotate_activate(r, slots, current, err) : CODE_OK;
 	if (slot_is_empty(next) && now_s > slot_prepare_after_s(current))
 		TRY(rotate_prepare(r, slots, next, err));
-	if (!slot_is_empty(next) && now_s > slot_activate_after_s(current))
+	if (!slot_is_empty(next) && now_s > slot_activate_after_s(current) && rotate_is_ripe(r, slots, next))
 		return rotate_activate(r, slots, next, err);
 	return CODE_OK;
 }
@@ -94,12 +97,12 @@ void rotate_hang_keyring(struct rotation *r)
 {
 	const struct slot *x509 = slots_current(&r->x509), *jwt = slots_current(&r->jwt);
 
-	if (r->server_key == NULL || x509->x509 == NULL)
-		return; /* still starting */
+	if (r->server_key == NULL || x509->x509 == NULL || x509->status != SLOT_ACTIVE)
+		return; /* still starting, or not ripe yet */
 	EVP_PKEY_up_ref(r->server_key);
 	keyring_swap(r->server->keyring,
 		     keyring_new(x509_authority_copy(x509->x509),
-				 jwt->jwt == NULL ? NULL : jwt_authority_copy(jwt->jwt), r->server_key, r->server_chain,
+				 jwt->jwt == NULL || jwt->status != SLOT_ACTIVE ? NULL : jwt_authority_copy(jwt->jwt), r->server_key, r->server_chain,
 				 r->n_server_chain, r->server_not_before_s, r->server_not_after_s));
 }
 
@@ -149,8 +152,11 @@ static enum code sign_server_svid(struct rotation *r, struct err *err)
 static enum code rotate_server_svid(struct rotation *r, struct err *err)
 {
 	int64_t begin_ms = clock_mono_ms();
-	enum code rc = sign_server_svid(r, err);
+	enum code rc;
 
+	if (slots_current(&r->x509)->status != SLOT_ACTIVE)
+		return CODE_OK; /* not ripe yet */
+	rc = sign_server_svid(r, err);
 	metric_call("svid_rotate", rc, (double)(clock_mono_ms() - begin_ms));
 	return rc;
 }
@@ -211,14 +217,27 @@ static enum code load(struct rotation *r, struct err *err)
 		rc = view_bundle(view, r->server->td, arena, &bundle, err);
 	if (rc != CODE_OK && rc != CODE_NOT_FOUND)
 		return rc;
-	return journal_load(r->journal, stored, bundle, r->keys, &r->x509, &r->jwt, clock_wall_s(), err);
+	TRY(journal_load(r->journal, stored, bundle, r->keys, &r->x509, &r->jwt, clock_wall_s(), err));
+	for (int i = 0; i < 2; i++) {
+		rotate_note_loaded(&r->x509.slots[i]);
+		rotate_note_loaded(&r->jwt.slots[i]);
+	}
+	return CODE_OK;
 }
 
 enum code rotation_init(struct rotation *r, struct err *err)
 {
+	enum code rc;
+
 	TRY(load(r, err));
-	TRY(rotate_kind(r, &r->x509, err));
-	TRY(rotate_kind(r, &r->jwt, err));
+	rc = rotate_kind(r, &r->x509, err);
+	if (rc == CODE_OK)
+		rc = rotate_kind(r, &r->jwt, err);
+	rotate_note_waiting(r);
+	if (rc == CODE_UNAVAILABLE && !state_is_single(r->server->state)) /* no leader: what is there goes on, the rest comes later */
+		log_warn("Authorities are not complete yet", KV("subsystem_name", "ca_manager"), KV("error", err->text));
+	else
+		TRY(rc);
 	return rotate_server_svid(r, err);
 }
 
@@ -230,16 +249,6 @@ static void note_failure(struct rotation *r, const char *what, const struct err 
 	log_error(what, KV("subsystem_name", "ca_manager"), KV("error", err->text));
 }
 
-static void pass(struct rotation *r)
-{
-	struct err err = { 0 };
-
-	if (rotate_kind(r, &r->x509, &err) != CODE_OK)
-		note_failure(r, "Unable to rotate X509 CA", &err);
-	if (rotate_kind(r, &r->jwt, &err) != CODE_OK)
-		note_failure(r, "Unable to rotate JWT key", &err);
-}
-
 static void check_server_svid(struct rotation *r)
 {
 	struct err err = { 0 };
@@ -248,12 +257,40 @@ static void check_server_svid(struct rotation *r)
 		log_error("Could not rotate server SVID", KV("subsystem_name", "svid_rotator"), KV("error", err.text));
 }
 
+static void pass(struct rotation *r)
+{
+	struct err err = { 0 };
+	struct replica_view view;
+
+	replica_view(r->server->replica, &view);
+	if (!state_is_single(r->server->state) && !view.hears_leader)
+		return; /* what is due has to be a command */
+	if (rotate_kind(r, &r->x509, &err) != CODE_OK)
+		note_failure(r, "Unable to rotate X509 CA", &err);
+	if (rotate_kind(r, &r->jwt, &err) != CODE_OK)
+		note_failure(r, "Unable to rotate JWT key", &err);
+	rotate_note_waiting(r);
+	if (r->server_key == NULL)
+		check_server_svid(r);
+}
+
+/* The first authority is looked at more often: the node holds no port before it is ripe. */
+static void ripen(struct rotation *r)
+{
+	if (atomic_load_explicit(&r->waiting_since_ms, memory_order_relaxed) >= 0)
+		pass(r);
+}
+
 static void prune_bundle(struct rotation *r)
 {
 	Pb__BundlePrune prune = PB__BUNDLE_PRUNE__INIT;
 	Pb__Command command = PB__COMMAND__INIT;
 	struct err err = { 0 };
+	struct replica_view view;
 
+	replica_view(r->server->replica, &view);
+	if (!view.is_leader)
+		return; /* one of a cluster is enough */
 	prune.trust_domain = r->server->td;
 	prune.before = clock_wall_s() - BUNDLE_KEPT_S;
 	command.kind_case = PB__COMMAND__KIND_BUNDLE_PRUNE;
@@ -267,7 +304,11 @@ static void prune_journals(struct rotation *r)
 	Pb__JournalPrune prune = PB__JOURNAL_PRUNE__INIT;
 	Pb__Command command = PB__COMMAND__INIT;
 	struct err err = { 0 };
+	struct replica_view view;
 
+	replica_view(r->server->replica, &view);
+	if (!view.is_leader)
+		return; /* one of a cluster is enough */
 	prune.before = clock_wall_s() - JOURNAL_KEPT_S;
 	command.kind_case = PB__COMMAND__KIND_JOURNAL_PRUNE;
 	command.journal_prune = &prune;
@@ -285,6 +326,7 @@ static void run(void *arg)
 	struct rotation *r = arg;
 	struct timer timers[] = {
 		{ CHECK_AUTHORITIES_MS, 0, pass },
+		{ CHECK_RIPE_MS, 0, ripen },
 		{ CHECK_SERVER_SVID_MS, 0, check_server_svid },
 		{ PRUNE_BUNDLE_MS, 0, prune_bundle },
 		{ PRUNE_JOURNAL_MS, 0, prune_journals },

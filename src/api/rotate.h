@@ -27,6 +27,9 @@ enum code rotation_init(struct rotation *rotation, struct err *err);
  * every 8 h. */
 void rotation_run(struct rotation *rotation);
 
+/* Why nothing is signed here yet, with other members around: UNAVAILABLE in `err`. False: there are none. Thread-safe. */
+bool rotation_is_waiting(const struct rotation *rotation, struct err *err);
+
 /* Passes since the start that failed: /live and /ready give up after ten (7.3). Thread-safe. */
 unsigned rotation_failures(const struct rotation *rotation);
 

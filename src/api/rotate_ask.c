@@ -97,6 +97,9 @@ static enum code op_activate(struct rotation *r, struct slots *slots, const stru
 		return err_set(err, CODE_INTERNAL,
 			       "only Prepared authorities can be activated: unsupported local authority status: %s",
 			       slot_status_name(next->status));
+	if (!rotate_is_ripe(r, slots, next))
+		log_warn("Authority is activated before agents may know it: those that do not will fail",
+			 KV("subsystem_name", "ca_manager"), KV("local_authority_id", next->authority_id));
 	TRY(rotate_activate(r, slots, next, err));
 	return CODE_OK;
 }
@@ -213,7 +216,9 @@ static void serve_request(struct rotation *r, struct request *request)
 	struct err *err = &request->err;
 
 	if (slots_current(slots)->status != SLOT_ACTIVE) {
-		request->code = err_set(err, CODE_UNAVAILABLE, "server is initializing");
+		request->code = CODE_UNAVAILABLE;
+		if (!rotation_is_waiting(r, err))
+			err_set(err, CODE_UNAVAILABLE, "server is initializing");
 		return;
 	}
 	switch (request->op) {

@@ -14,6 +14,7 @@
  *   rotate.c        start, timers, passes, the server's own SVID
  *   rotate_make.c   an authority is made, published and noted; it becomes the one that signs
  *   rotate_above.c  authorities above ours: minting, their roots and JWT keys in our bundle, their taints
+ *   rotate_ripe.c   when an authority may be used
  *   rotate_ask.c    what operators ask for */
 struct rotation {
 	struct server *server;
@@ -29,6 +30,7 @@ struct rotation {
 	size_t n_server_chain;
 	int64_t server_not_before_s, server_not_after_s;
 	atomic_uint failures;
+	_Atomic int64_t waiting_since_ms; /* the first authority is published since, and not ripe yet; -1: it is not so */
 	struct link requests; /* struct request, in order of arrival */
 	struct wait wake;     /* ended by a request, or by news from above */
 
@@ -55,6 +57,12 @@ void rotate_hang_keyring(struct rotation *r);
 enum code rotate_leave_tainted(struct rotation *r, const struct span *tainted, size_t n, struct err *err);
 /* Does the chain (leaf first) lead to one of these authorities? */
 bool rotate_leads_to(const struct span *chain, size_t n_chain, const struct span *authorities, size_t n);
+
+/* --- rotate_ripe.c --- */
+
+bool rotate_is_ripe(struct rotation *r, struct slots *slots, const struct slot *slot);
+void rotate_note_loaded(struct slot *slot); /* it was PREPARED before this start */
+void rotate_note_waiting(struct rotation *r);
 
 /* --- rotate_above.c --- */
 

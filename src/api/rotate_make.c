@@ -204,6 +204,7 @@ enum code rotate_prepare(struct rotation *r, struct slots *slots, struct slot *s
 		slot->status = SLOT_OLD;
 		return rc;
 	}
+	slot->published_ms = clock_mono_ms();
 	log_authority(x509 ? "X509 CA prepared" : "JWT key prepared", slots, slot, true);
 	return CODE_OK;
 }

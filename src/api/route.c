@@ -45,17 +45,18 @@ enum {
 };
 
 /* clang-format off */
-#define ROW(service, method, who, tcp, audit, unary, stream, in, out)                                                  \
-	{ service, method, who, tcp, audit, unary, stream, &pb__##in##__descriptor, &pb__##out##__descriptor,           \
+#define ROW(service, method, who, tcp, read, audit, unary, stream, in, out)                                            \
+	{ service, method, who, tcp, read, audit, unary, stream, &pb__##in##__descriptor, &pb__##out##__descriptor,           \
 	  "/" service "/" method }
-#define UNARY(service, method, who, tcp, audit, run, in, out) ROW(service, method, who, tcp, audit, run, NULL, in, out)
-#define STREAM(service, method, who, tcp, audit, run, in, out) ROW(service, method, who, tcp, audit, NULL, run, in, out)
-#define ABSENT(service, method, who, tcp, in, out) ROW(service, method, who, tcp, AUDIT_NOT, NULL, NULL, in, out)
+#define UNARY(service, method, who, tcp, audit, run, in, out) ROW(service, method, who, tcp, 0, audit, run, NULL, in, out)
+#define READ(service, method, who, tcp, audit, run, in, out) ROW(service, method, who, tcp, 1, audit, run, NULL, in, out)
+#define STREAM(service, method, who, tcp, audit, run, in, out) ROW(service, method, who, tcp, 0, audit, NULL, run, in, out)
+#define ABSENT(service, method, who, tcp, in, out) ROW(service, method, who, tcp, 0, AUDIT_NOT, NULL, NULL, in, out)
 
 const struct route routes[] = {
-	UNARY(AGENT, "CountAgents", ADMINS, TCP, AUDIT_CALL, agent_count, count_agents_request, count_agents_response),
-	UNARY(AGENT, "ListAgents", ADMINS, TCP, AUDIT_CALL, agent_list, list_agents_request, list_agents_response),
-	UNARY(AGENT, "GetAgent", ADMINS, TCP, AUDIT_CALL, agent_get, get_agent_request, agent),
+	READ(AGENT, "CountAgents", ADMINS, TCP, AUDIT_CALL, agent_count, count_agents_request, count_agents_response),
+	READ(AGENT, "ListAgents", ADMINS, TCP, AUDIT_CALL, agent_list, list_agents_request, list_agents_response),
+	READ(AGENT, "GetAgent", ADMINS, TCP, AUDIT_CALL, agent_get, get_agent_request, agent),
 	UNARY(AGENT, "DeleteAgent", ADMINS, TCP, AUDIT_CALL, agent_delete, delete_agent_request, empty),
 	UNARY(AGENT, "BanAgent", ADMINS, TCP, AUDIT_CALL, agent_ban, ban_agent_request, empty),
 	UNARY(AGENT, "CreateJoinToken", ADMINS, TCP, AUDIT_CALL, agent_create_join_token, create_join_token_request, join_token),
@@ -63,14 +64,14 @@ const struct route routes[] = {
 	UNARY(AGENT, "RenewAgent", AGENTS, TCP, AUDIT_CALL, agent_renew, renew_agent_request, renew_agent_response),
 	UNARY(AGENT, "PostStatus", AGENTS, TCP, AUDIT_CALL, agent_post_status, post_status_request, post_status_response),
 
-	UNARY(BUNDLE, "CountBundles", ADMINS, TCP, AUDIT_CALL, bundle_count, count_bundles_request, count_bundles_response),
+	READ(BUNDLE, "CountBundles", ADMINS, TCP, AUDIT_CALL, bundle_count, count_bundles_request, count_bundles_response),
 	UNARY(BUNDLE, "GetBundle", ANYONE, TCP, AUDIT_CALL, bundle_get_own, get_bundle_request, bundle),
 	UNARY(BUNDLE, "AppendBundle", ADMINS, TCP, AUDIT_CALL, bundle_append, append_bundle_request, bundle),
 	UNARY(BUNDLE, "PublishJWTAuthority", DOWNSTREAM, TCP, AUDIT_CALL, bundle_publish_jwt,
 	      publish_jwtauthority_request, publish_jwtauthority_response),
-	UNARY(BUNDLE, "ListFederatedBundles", ADMINS, TCP, AUDIT_CALL, bundle_list_federated,
+	READ(BUNDLE, "ListFederatedBundles", ADMINS, TCP, AUDIT_CALL, bundle_list_federated,
 	      list_federated_bundles_request, list_federated_bundles_response),
-	UNARY(BUNDLE, "GetFederatedBundle", READERS, TCP, AUDIT_CALL, bundle_get_federated, get_federated_bundle_request, bundle),
+	READ(BUNDLE, "GetFederatedBundle", READERS, TCP, AUDIT_CALL, bundle_get_federated, get_federated_bundle_request, bundle),
 	UNARY(BUNDLE, "BatchCreateFederatedBundle", ADMINS, TCP, AUDIT_NOT, bundle_create_federated,
 	      batch_create_federated_bundle_request, batch_create_federated_bundle_response),
 	UNARY(BUNDLE, "BatchUpdateFederatedBundle", ADMINS, TCP, AUDIT_NOT, bundle_update_federated,
@@ -80,9 +81,9 @@ const struct route routes[] = {
 	UNARY(BUNDLE, "BatchDeleteFederatedBundle", ADMINS, TCP, AUDIT_NOT, bundle_delete_federated,
 	      batch_delete_federated_bundle_request, batch_delete_federated_bundle_response),
 
-	UNARY(ENTRY, "CountEntries", ADMINS, TCP, AUDIT_CALL, entry_count, count_entries_request, count_entries_response),
-	UNARY(ENTRY, "ListEntries", ADMINS, TCP, AUDIT_CALL, entry_list, list_entries_request, list_entries_response),
-	UNARY(ENTRY, "GetEntry", ADMINS, TCP, AUDIT_CALL, entry_get, get_entry_request, entry),
+	READ(ENTRY, "CountEntries", ADMINS, TCP, AUDIT_CALL, entry_count, count_entries_request, count_entries_response),
+	READ(ENTRY, "ListEntries", ADMINS, TCP, AUDIT_CALL, entry_list, list_entries_request, list_entries_response),
+	READ(ENTRY, "GetEntry", ADMINS, TCP, AUDIT_CALL, entry_get, get_entry_request, entry),
 	UNARY(ENTRY, "BatchCreateEntry", ADMINS, TCP, AUDIT_NOT, entry_batch_create, batch_create_entry_request, batch_create_entry_response),
 	UNARY(ENTRY, "BatchUpdateEntry", ADMINS, TCP, AUDIT_NOT, entry_batch_update, batch_update_entry_request, batch_update_entry_response),
 	UNARY(ENTRY, "BatchDeleteEntry", ADMINS, TCP, AUDIT_NOT, entry_batch_delete, batch_delete_entry_request, batch_delete_entry_response),
@@ -98,9 +99,9 @@ const struct route routes[] = {
 	UNARY(SVID, "NewDownstreamX509CA", DOWNSTREAM, TCP, AUDIT_CALL, svid_new_downstream_ca,
 	      new_downstream_x509_carequest, new_downstream_x509_caresponse),
 
-	UNARY(TRUST_DOMAIN, "ListFederationRelationships", ADMINS, TCP, AUDIT_CALL, td_list,
+	READ(TRUST_DOMAIN, "ListFederationRelationships", ADMINS, TCP, AUDIT_CALL, td_list,
 	      list_federation_relationships_request, list_federation_relationships_response),
-	UNARY(TRUST_DOMAIN, "GetFederationRelationship", ADMINS, TCP, AUDIT_CALL, td_get,
+	READ(TRUST_DOMAIN, "GetFederationRelationship", ADMINS, TCP, AUDIT_CALL, td_get,
 	      get_federation_relationship_request, federation_relationship),
 	UNARY(TRUST_DOMAIN, "BatchCreateFederationRelationship", ADMINS, TCP, AUDIT_NOT, td_create,
 	      batch_create_federation_relationship_request, batch_create_federation_relationship_response),

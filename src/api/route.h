@@ -15,6 +15,7 @@ struct route {
 	const char *method;  /* "GetEntry" */
 	unsigned who;        /* a set of enum who */
 	bool tcp;            /* reachable on the TCP listener */
+	bool read;           /* to an admin it answers what the leader has confirmed as current */
 	bool audit;          /* a success is a record of the audit log: false for batches, which have one an item (call_audit_item) */
 	unary_handler *unary;
 	stream_handler *stream; /* both NULL: not built: authorize first, then UNIMPLEMENTED with its name */

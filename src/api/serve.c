@@ -247,6 +247,8 @@ enum code serve_bind(struct server *server, struct loop *main, struct serve **ou
 	TRY(listener_tcp(main, server->config->bind_address, server->config->bind_port, &serve->tcp, err));
 	serve->tcp_address = xstrdup(listener_address(serve->tcp));
 	serve->port = listener_port(serve->tcp);
+	if (server->config->cluster.enabled) /* the port was free: that is enough for now */
+		listener_close(TAKE(serve->tcp));
 	*out = TAKE(serve);
 	return CODE_OK;
 }
@@ -266,9 +268,12 @@ enum code serve_start(struct serve *serve, struct err *err)
 	for (size_t i = 0; i < n; i++)
 		loop_start(serve->loops[i].api.loop);
 	serve->started = true;
-	listener_accept(serve->tcp, accepted_tcp, serve);
+	if (serve->tcp != NULL)
+		listener_accept(serve->tcp, accepted_tcp, serve);
 	listener_accept(serve->local, accepted_local, serve);
-	say(serve, "Starting Server APIs");
+	if (serve->tcp != NULL)
+		say_of(serve, TCP, "Starting Server APIs");
+	say_of(serve, LOCAL, "Starting Server APIs");
 	return CODE_OK;
 }
 
@@ -281,8 +286,10 @@ enum code serve_tcp(struct serve *serve, bool open, struct err *err)
 	if (open) {
 		TRY(listener_tcp(serve->main, config->bind_address, serve->port, &serve->tcp, err));
 		listener_accept(serve->tcp, accepted_tcp, serve);
+		say_of(serve, TCP, "Starting Server APIs");
 		return CODE_OK;
 	}
+	say_of(serve, TCP, "Stopping Server APIs");
 	listener_close(TAKE(serve->tcp));
 	for (size_t i = 0; i < serve->n_loops; i++)
 		if (!atomic_exchange(&serve->loops[i].leaving, true))

@@ -8,7 +8,8 @@
 /* The API on its sockets: one api loop per core, one accept loop that deals connections to them in turn (availability.md V21). */
 struct serve;
 
-/* Takes the TCP port, before anything is written anywhere: a port in use must leave no trace. `main` is the accept loop; nothing is
+/* Takes the TCP port, before anything is written anywhere: a port in use must leave no trace. With a cluster {} block it lets go of
+ * it again: serve_tcp takes it when this node may answer. `main` is the accept loop; nothing is
  * accepted yet. Errors are Go's ("listen tcp 127.0.0.1:8081: bind: address already in use"). */
 enum code serve_bind(struct server *server, struct loop *main, struct serve **out, struct err *err);
 

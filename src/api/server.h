@@ -15,6 +15,7 @@
  * so. */
 struct refresher;
 struct rotation;
+struct state;
 struct x509pop;
 struct upstream_disk;
 struct parent;
@@ -28,6 +29,7 @@ struct server {
 	struct replica *replica;
 	struct keyring_slot *keyring; /* what signs now */
 	struct rotation *rotation;    /* api/rotate.h: prepares, activates, prunes */
+	struct state *state;          /* api/state.h: may it answer; NULL: no cluster {} block */
 	struct refresher *refresher;  /* api/refresh.h: fetches the bundles of other trust domains; NULL in tests */
 	struct x509pop *x509pop;      /* NULL: not configured */
 	struct upstream_disk *upstream_disk; /* UpstreamAuthority "disk"; NULL: not configured. The rotation's alone */
@@ -35,7 +37,7 @@ struct server {
 	struct limiters *limiters;           /* api/limit.h: the token buckets */
 	int64_t started_ms;                  /* clock_mono_ms */
 	enum log_level launch_level;
-	atomic_bool stopping;
+	atomic_bool stopping; /* /ready says so first */
 };
 
 /* One of the loops that serve: what belongs to its thread alone. */

@@ -352,7 +352,7 @@ static void choose_current(struct slots *slots, int active)
 }
 
 /* Newest first, so that the first entry of a slot is the one that counts. An OLD one is remembered for its id, without its key. */
-static void load_kind(const Pb__Journal *stored, const Pb__Bundle *bundle, struct key_manager *keys, struct slots *slots,
+static void load_kind(struct journal *journal, const Pb__Journal *stored, const Pb__Bundle *bundle, struct key_manager *keys, struct slots *slots,
 		      int64_t now_s)
 {
 	bool x509 = slots->kind == AUTHORITY_X509;
@@ -374,6 +374,7 @@ static void load_kind(const Pb__Journal *stored, const Pb__Bundle *bundle, struc
 		if (status != SLOT_OLD)
 			why = x509 ? load_x509(slot, cert, now_s, keys) : load_jwt(slot, kid, now_s, keys);
 		if (why != NULL) {
+			journal_set_status(journal, slots->kind, id, SLOT_OLD); /* it signs no more */
 			say_unusable(x509 ? "X509CA slot unusable" : "JWT key slot unusable", id, why);
 			continue;
 		}
@@ -395,7 +396,7 @@ enum code journal_load(struct journal *journal, const Pb__Journal *stored, const
 		add_x509(journal, stored->x509[i]);
 	for (size_t i = 0; i < stored->n_jwt; i++)
 		add_jwt(journal, stored->jwt[i]);
-	load_kind(stored, bundle, keys, x509, now_s);
-	load_kind(stored, bundle, keys, jwt, now_s);
+	load_kind(journal, stored, bundle, keys, x509, now_s);
+	load_kind(journal, stored, bundle, keys, jwt, now_s);
 	return CODE_OK;
 }

@@ -25,6 +25,7 @@ struct slot {
 	char authority_id[AUTHORITY_ID_MAX]; /* "" : never held one. Stays when the slot gets OLD */
 	char upstream_id[AUTHORITY_ID_MAX];
 	int64_t issued_at_s, not_after_s;
+	int64_t published_ms; /* clock_mono_ms from which on it was in the bundle here, or later; while PREPARED */
 	struct x509_authority *x509; /* while PREPARED or ACTIVE; of kind X509 */
 	struct jwt_authority *jwt;
 };

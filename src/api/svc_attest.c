@@ -4,6 +4,7 @@
 #include "agent.pb-c.h"
 #include "api/convert.h"
 #include "api/server.h"
+#include "api/state.h"
 #include "api/svc.h"
 #include "base/id.h"
 #include "ca/csr.h"
@@ -36,7 +37,7 @@ static enum code agent_svid(struct call *call, const char *agent_id, ProtobufCBi
 	request.spki = csr.spki; /* all else is ignored, the signature too: 5.5 */
 	*keyring = keyring_current(call->server->keyring);
 	if (*keyring == NULL || (*keyring)->x509 == NULL)
-		return err_set(call->err, CODE_INTERNAL, "failed to sign X509 SVID: X509 CA is not available for signing");
+		return call_cannot_sign(call, "failed to sign X509 SVID: X509 CA is not available for signing");
 	if (x509_issue((*keyring)->x509, &request, call->arena, svid, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to sign X509 SVID");
 	return CODE_OK;
@@ -58,13 +59,21 @@ static enum code attest_token(struct call *call, const Pb__AttestationData *data
 	const char *token = arena_strndup(call->arena, (const char *)data->payload.data, data->payload.len);
 	OWN_STRUCT(view) view = NULL;
 	int64_t expires_at;
+	bool again = false;
 	enum code rc;
 
-	TRY(call_view(call, &view));
-	rc = view_token(view, token, &expires_at, call->err);
-	if (rc == CODE_NOT_FOUND)
-		return err_set(call->err, CODE_INVALID_ARGUMENT,
-			       "failed to attest: join token does not exist or has already been used");
+	do {
+		if (view == NULL)
+			TRY(call_view(call, &view));
+		rc = view_token(view, token, &expires_at, call->err);
+		if (rc == CODE_NOT_FOUND)
+			rc = call_no(call, &view,
+				     err_set(call->err, CODE_INVALID_ARGUMENT,
+					     "failed to attest: join token does not exist or has already been used"),
+				     &again);
+	} while (again);
+	if (rc == CODE_INVALID_ARGUMENT || rc == CODE_UNAVAILABLE)
+		return rc;
 	if (rc != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to fetch join token");
 	view_close(TAKE(view));
@@ -188,19 +197,24 @@ static enum code check_agent(struct call *call, const struct attested *who)
 {
 	OWN_STRUCT(view) view = NULL;
 	struct agent_record record;
+	bool again = false;
 	enum code rc;
 
 	if (strcmp(who->id.text, call->server->server_id) == 0)
 		return err_set(call->err, CODE_INTERNAL, "agent ID cannot collide with the server ID");
-	TRY(call_view(call, &view));
-	rc = view_agent(view, who->id.text, call->arena, &record, call->err);
-	if (rc == CODE_NOT_FOUND)
-		return CODE_OK;
-	if (rc != CODE_OK)
-		return err_wrap(call->err, CODE_INTERNAL, "failed to fetch agent");
-	if (record.serial[0] == '\0')
-		return err_set(call->err, CODE_PERMISSION_DENIED, "failed to attest: agent is banned");
-	return CODE_OK;
+	do {
+		if (view == NULL)
+			TRY(call_view(call, &view));
+		rc = view_agent(view, who->id.text, call->arena, &record, call->err);
+		if (rc == CODE_NOT_FOUND)
+			return CODE_OK;
+		if (rc != CODE_OK)
+			return err_wrap(call->err, CODE_INTERNAL, "failed to fetch agent");
+		if (record.serial[0] == '\0')
+			rc = call_no(call, &view,
+				     err_set(call->err, CODE_PERMISSION_DENIED, "failed to attest: agent is banned"), &again);
+	} while (again);
+	return rc;
 }
 
 static int by_type_and_value(const void *a, const void *b)
@@ -276,6 +290,12 @@ static enum code send_result(struct call *call, const struct attested *who, cons
 	return CODE_OK;
 }
 
+/* Before anything is consumed. */
+static enum code needs_leader(struct call *call)
+{
+	return state_is_leaderless(call->server->state) ? state_no_leader(call->server, call->err) : CODE_OK;
+}
+
 enum code agent_attest(struct call *call)
 {
 	OWN_STRUCT(keyring) keyring = NULL;
@@ -291,6 +311,7 @@ enum code agent_attest(struct call *call)
 		return err_set(call->err, CODE_INVALID_ARGUMENT, "failed to receive request from stream: EOF");
 	TRY(check_params(call, request));
 	CALL_AUDIT_ADD(call, KV("node_attestor_type", request->params->data->type));
+	TRY(needs_leader(call));
 	TRY(run_attestor(call, request->params->data, &who));
 	CALL_AUDIT_ADD(call, KV("agent_id", who.id.text));
 	rc = check_agent(call, &who);
@@ -308,17 +329,23 @@ static enum code check_renewal(struct call *call, const Pb__RenewAgentRequest *r
 {
 	OWN_STRUCT(view) view = NULL;
 	struct agent_record record;
+	bool again = false;
 	enum code rc;
 
-	TRY(call_view(call, &view));
-	rc = view_agent(view, call->caller->id, call->arena, &record, call->err);
-	if (rc != CODE_OK)
-		return rc == CODE_NOT_FOUND ? rc : err_wrap(call->err, CODE_INTERNAL, "failed to fetch agent");
-	if (record.can_reattest) { /* before the CSR is looked at */
-		err_set(call->err, CODE_PERMISSION_DENIED, "agent must reattest instead of renew");
-		call->err->reason = PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_MUST_REATTEST;
-		return CODE_PERMISSION_DENIED;
-	}
+	do {
+		if (view == NULL)
+			TRY(call_view(call, &view));
+		rc = view_agent(view, call->caller->id, call->arena, &record, call->err);
+		if (rc == CODE_OK && record.can_reattest) { /* before the CSR is looked at */
+			rc = err_set(call->err, CODE_PERMISSION_DENIED, "agent must reattest instead of renew");
+			call->err->reason = PB__PERMISSION_DENIED_DETAILS__REASON__AGENT_MUST_REATTEST;
+		}
+		if (rc == CODE_NOT_FOUND || rc == CODE_PERMISSION_DENIED)
+			rc = call_no(call, &view, rc, &again);
+		else if (rc != CODE_OK)
+			return err_wrap(call->err, CODE_INTERNAL, "failed to fetch agent");
+	} while (again);
+	TRY(rc);
 	if (req->params == NULL)
 		return err_set(call->err, CODE_INVALID_ARGUMENT, "params cannot be nil");
 	if (req->params->csr.len == 0)
@@ -338,6 +365,7 @@ enum code agent_renew(struct call *call, const void *request, void *reply)
 	struct spiffe_id id;
 
 	TRY(call_limit(call, LIMITER_CSR, 1, "rejecting request due to renew agent rate limiting"));
+	TRY(needs_leader(call)); /* not V4: agents try again, at other nodes too */
 	TRY(check_renewal(call, req));
 	CALL_AUDIT_ADD(call, KV("csr", call_audits(call) ? audit_sha256(call->arena, req->params->csr.data, req->params->csr.len) : NULL));
 	CALL_LOG(call, LOG_INFO, "Renewing agent SVID");

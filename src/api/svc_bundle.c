@@ -40,13 +40,19 @@ enum code bundle_count(struct call *call, const void *request __attribute__((unu
 /* The row's own bytes, masked, as the answer. */
 static enum code reply_bundle(struct call *call, const char *td, const Pb__BundleMask *mask)
 {
+	bool again = false;
 	OWN_STRUCT(view) view = NULL;
 	struct span blob;
 	enum code rc;
 
-	TRY(call_view(call, &view));
-	rc = view_bundle_blob(view, td, call->arena, &blob, call->err);
-	if (rc == CODE_NOT_FOUND)
+	do {
+		if (view == NULL)
+			TRY(call_view(call, &view));
+		rc = view_bundle_blob(view, td, call->arena, &blob, call->err);
+		if (rc == CODE_NOT_FOUND)
+			call_no(call, &view, rc, &again);
+	} while (again);
+	if (rc == CODE_NOT_FOUND) /* also if nobody can confirm it: an agent passes over it, and its sync goes on */
 		return err_set(call->err, rc, "bundle not found");
 	if (rc != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to fetch bundle");

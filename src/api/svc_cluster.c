@@ -2,6 +2,7 @@
 /* Cluster: who is a member and how it is; join tokens, removal, leadership (contract cluster.md sections 2 to 4). Any
  * member answers for the whole cluster. */
 #include "api/server.h"
+#include "api/state.h"
 #include "api/svc.h"
 #include "base/clock.h"
 #include "base/limits.h"
@@ -106,12 +107,9 @@ static Pb__ClusterMember *describe(struct call *call, const struct replica_clust
 /* How long this node goes on signing without hearing a leader (availability.md V2). */
 static int64_t budget_s(struct call *call, const struct replica_view *view)
 {
-	int64_t whole = call->server->config->cluster.max_staleness_s, silent_s;
+	const struct server *server = call->server;
 
-	if (view->hears_leader)
-		return whole;
-	silent_s = (clock_mono_ms() - view->leader_heard_ms) / 1000;
-	return silent_s < whole ? whole - silent_s : 0;
+	return view->hears_leader ? server->config->cluster.max_staleness_s : state_budget_left_s(server->state);
 }
 
 enum code cluster_status(struct call *call, const void *request __attribute__((unused)), void *reply)

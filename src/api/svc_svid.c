@@ -4,6 +4,7 @@
 #include "api/batch.h"
 #include "api/convert.h"
 #include "api/server.h"
+#include "api/state.h"
 #include "api/svc.h"
 #include "base/id.h"
 #include "ca/csr.h"
@@ -16,11 +17,18 @@ static const char *sha256_hex(struct call *call, ProtobufCBinaryData bytes)
 	return call_audits(call) ? audit_sha256(call->arena, bytes.data, bytes.len) : NULL;
 }
 
+/* Nothing is signed past the budget, for local callers neither (availability.md V2). No view is open here. */
+static enum code may_sign(struct call *call)
+{
+	return state_may_say_yes(call->server->state) ? CODE_OK : call_confirm(call, NULL);
+}
+
 static enum code current_x509(struct call *call, struct keyring **out)
 {
+	TRY(may_sign(call));
 	*out = keyring_current(call->server->keyring);
 	if (*out == NULL || (*out)->x509 == NULL)
-		return err_set(call->err, CODE_INTERNAL, "X509 CA is not available for signing");
+		return call_cannot_sign(call, "X509 CA is not available for signing");
 	return CODE_OK;
 }
 
@@ -52,7 +60,24 @@ static enum code sign_entry(struct call *call, const struct keyring *keyring, co
 	return CODE_OK;
 }
 
-static enum code new_x509(struct call *call, struct view *view, const struct keyring *keyring, const Pb__NewX509SVIDParams *params,
+/* An entry of the caller's. That there is none, or that it is not the caller's, is said only once the leader has confirmed it: *view
+ * may be another one then. */
+static enum code authorized_entry(struct call *call, struct view **view, const char *id, Pb__Entry **out)
+{
+	bool again = false;
+	enum code rc;
+
+	do {
+		if (*view == NULL)
+			TRY(call_view(call, view));
+		rc = view_authorized_entry(*view, call->caller->id, id, call_now_s(call), call->arena, out, call->err);
+		if (rc == CODE_NOT_FOUND)
+			rc = call_no(call, view, rc, &again);
+	} while (again);
+	return rc;
+}
+
+static enum code new_x509(struct call *call, struct view **view, const struct keyring *keyring, const Pb__NewX509SVIDParams *params,
 			  Pb__X509SVID **out, struct err *err)
 {
 	Pb__Entry *entry;
@@ -61,7 +86,7 @@ static enum code new_x509(struct call *call, struct view *view, const struct key
 		return err_set(err, CODE_INVALID_ARGUMENT, "missing entry ID");
 	if (params->csr.len == 0)
 		return err_set(err, CODE_INVALID_ARGUMENT, "missing CSR");
-	TRY(view_authorized_entry(view, call->caller->id, params->entry_id, call_now_s(call), call->arena, &entry, err));
+	TRY(authorized_entry(call, view, params->entry_id, &entry));
 	return sign_entry(call, keyring, params, entry, out, err);
 }
 
@@ -100,7 +125,7 @@ enum code svid_new_x509(struct call *call, const void *request, void *reply)
 	for (size_t i = 0; i < req->n_params; i++) {
 		Pb__BatchNewX509SVIDResponse__Result *result =
 			pb_new(&pb__batch_new_x509_svidresponse__result__descriptor, call->arena);
-		enum code rc = new_x509(call, view, keyring, req->params[i], &result->svid, call->err);
+		enum code rc = new_x509(call, &view, keyring, req->params[i], &result->svid, call->err);
 
 		if (rc == CODE_OK)
 			call->err->text[0] = '\0';
@@ -130,6 +155,9 @@ static enum code sign_jwt(struct call *call, const struct spiffe_id *id, const c
 	};
 	struct jwt_svid svid;
 
+	TRY(may_sign(call));
+	if (keyring == NULL || keyring->jwt == NULL)
+		return call_cannot_sign(call, "failed to sign JWT-SVID: JWT key is not available for signing");
 	if (jwt_issue(keyring == NULL ? NULL : keyring->jwt, &request, call->arena, &svid, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to sign JWT-SVID");
 	*out = pb_new(&pb__jwtsvid__descriptor, call->arena);
@@ -188,7 +216,7 @@ enum code svid_new_jwt(struct call *call, const void *request, void *reply)
 	CALL_AUDIT_ADD(call, KV("entry_id", req->entry_id), KV("audience", joined(call->arena, req->audience, req->n_audience)));
 	TRY(call_limit(call, LIMITER_JSR, 1, "rejecting request due to JWT signing request rate limiting"));
 	TRY(call_view(call, &view));
-	TRY(view_authorized_entry(view, call->caller->id, req->entry_id, call_now_s(call), call->arena, &entry, call->err));
+	TRY(authorized_entry(call, &view, req->entry_id, &entry));
 	view_close(TAKE(view));
 	TRY(workload_id(call, entry->spiffe_id, &id));
 	if (req->n_audience == 0)

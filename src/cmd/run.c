@@ -11,6 +11,7 @@
 #include "api/refresh.h"
 #include "api/rotate.h"
 #include "api/serve.h"
+#include "api/state.h"
 #include "base/clock.h"
 #include "base/task.h"
 #include "ca/upstream.h"
@@ -26,7 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { UMASK_LEAST = 0027 };
+enum { UMASK_LEAST = 0027, DRAIN_POLL_MS = 100, TRANSFER_MS = 5000, PORT_WARN_MS = 60 * 1000 };
 #define JOIN_TOKEN_VARIABLE "TREFOIL_JOIN_TOKEN" /* the name is part of the contract (cluster.md section 1) */
 
 struct run_options {
@@ -59,6 +60,8 @@ struct run {
 	uv_signal_t signals[4];
 	size_t n_signals;
 	struct wait stop;      /* ended by SIGINT or SIGTERM */
+	bool hurry;            /* it came again */
+	int64_t port_warned_ms;
 	struct task *starting; /* ended by them too, as long as it waits for others */
 	enum code code;        /* how it went */
 	struct err err;
@@ -237,6 +240,8 @@ static enum code build(struct run *run)
 	TRY(node_open(run->config.data_dir, &run->node, &run->err));
 	server->node = node_id(run->node);
 	TRY(open_state(run));
+	if (run->config.cluster.enabled)
+		TRY(state_open(server, &server->state, &run->err));
 	TRY(open_keys(run, false));
 	TRY(refresher_new(server, &server->refresher, &run->err));
 	return rotation_new(server, run->loop, run->keys, &server->rotation, &run->err);
@@ -260,6 +265,8 @@ static void heard(uv_signal_t *handle, int number)
 	default:
 		if (!run->stop.done)
 			wait_done(&run->stop);
+		else
+			run->hurry = true;
 		if (run->starting != NULL)
 			task_cancel(run->starting);
 	}
@@ -287,6 +294,43 @@ static enum code open_parent(struct run *run)
 	return from->kind == UPSTREAM_SPIRE ? parent_open(&options, &run->server.parent, &run->err) : CODE_OK;
 }
 
+/* A node that may not answer holds no port (availability.md V1). */
+static bool set_port(void *ctx, bool open)
+{
+	struct run *run = ctx;
+	struct err err = { 0 };
+
+	if (run->endpoint != NULL)
+		endpoint_set_port(run->endpoint, open);
+	if (serve_tcp(run->serve, open, &err) == CODE_OK)
+		return true;
+	if (run->port_warned_ms == 0 || clock_mono_ms() - run->port_warned_ms >= PORT_WARN_MS) {
+		run->port_warned_ms = clock_mono_ms();
+		log_error("Port cannot be opened, trying again", KV("subsystem_name", "endpoints"), KV("error", err.text));
+	}
+	return false;
+}
+
+/* A planned stop: not ready, but serving, so that balancers leave; then somebody else leads. A second signal cuts it short. */
+static void leave(struct run *run)
+{
+	const struct config_cluster *cluster = &run->config.cluster;
+	int64_t end_ms = clock_mono_ms() + cluster->drain_s * 1000;
+	struct replica_view view;
+	struct err err = { 0 };
+
+	if (!cluster->enabled)
+		return;
+	atomic_store(&run->server.stopping, true);
+	log_info("Stopping: not ready, serving on for a moment", KV("subsystem_name", "endpoints"), KV_NUM("seconds", cluster->drain_s));
+	while (!run->hurry && clock_mono_ms() < end_ms)
+		if (task_sleep(DRAIN_POLL_MS) != CODE_OK)
+			return;
+	replica_view(run->server.replica, &view);
+	if (view.is_leader && replica_transfer(run->server.replica, NULL, clock_mono_ms() + TRANSFER_MS, &err) != CODE_OK)
+		log_info("Leadership is not handed over", KV("subsystem_name", "raft"), KV("reason", err.text));
+}
+
 static enum code serve_until_stopped(struct run *run)
 {
 	struct server *server = &run->server;
@@ -301,7 +345,10 @@ static enum code serve_until_stopped(struct run *run)
 	rotation_run(server->rotation);
 	prune_run(server, run->loop);
 	run->starting = NULL;
+	if (server->state != NULL)
+		state_run(server->state, run->loop, set_port, run);
 	task_wait(&run->stop, INT64_MAX);
+	leave(run);
 	return CODE_OK;
 }
 
@@ -317,6 +364,7 @@ static void live(void *arg)
 	if (run->code != CODE_OK && run->stop.done)
 		run->code = CODE_OK; /* it was told to stop before it had started */
 	atomic_store(&run->server.stopping, true);
+	state_stop(run->server.state);
 	refresher_stop(run->server.refresher); /* answers who waits for it, while they are there */
 	endpoint_stop(run->endpoint);
 	serve_stop(run->serve);
@@ -336,6 +384,7 @@ static void take_down(struct run *run)
 	replica_stop(server->replica);
 	refresher_free(server->refresher);
 	loop_free(run->loop);
+	state_close(server->state);
 	x509pop_close(server->x509pop);
 	upstream_disk_close(server->upstream_disk);
 	parent_close(server->parent);

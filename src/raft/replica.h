@@ -91,6 +91,7 @@ struct replica_member {
 	const char *name, *address, *api_address, *software;
 	bool self, leader, voter, signer, removed, up;
 	int64_t last_contact_ms; /* since the last word; -1: never */
+	const char *why;         /* it is not up: "connection refused"; may be empty */
 	const struct pin *pins;
 	size_t n_pins;
 	const char *node_id;

@@ -167,7 +167,7 @@ struct replica {
 	struct replica_view view;
 	int64_t caught_up_ms; /* when it last had applied all that it had heard committed */
 	struct core_status published; /* as of the loop's last turn but a few */
-	struct { uint64_t id; bool up; int64_t last_heard_ms; } published_links[CONF_MAX];
+	struct { uint64_t id; bool up; int64_t last_heard_ms; char why[64]; } published_links[CONF_MAX];
 	int64_t published_ms;
 	bool publish_now; /* the raft loop's: somebody leads, or a peer is connected, who did not before */
 	bool started, closing /* takes nothing new */, stopping, applying, apply_ended;

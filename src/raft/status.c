@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +46,7 @@ void status_publish(struct replica *r, bool now)
 		r->published_links[i].id = status.peers[i].id;
 		r->published_links[i].up = link.up;
 		r->published_links[i].last_heard_ms = link.last_heard_ms;
+		snprintf(r->published_links[i].why, sizeof r->published_links[i].why, "%.63s", link.up ? "" : link.why);
 	}
 	if (r->status.applied >= status.commit)
 		r->caught_up_ms = now_ms;
@@ -89,6 +91,7 @@ static void copy_member(struct replica *r, const Pb__Member *from, int64_t now_m
 			continue;
 		to->match = r->published.peers[i].match;
 		to->up = r->published_links[i].up;
+		to->why = arena_strdup(arena, r->published_links[i].why);
 		if (r->published_links[i].last_heard_ms > 0)
 			to->last_contact_ms = now_ms - r->published_links[i].last_heard_ms;
 	}

@@ -19,20 +19,20 @@ plugins {
 }
 cluster {
   name = "%(name)s" bind_address = "127.0.0.1" bind_port = %(peer_port)d advertise = "127.0.0.1:%(peer_port)d"
-  api_advertise = "127.0.0.1:%(port)d" authority_spread = "1s"
+  api_advertise = "127.0.0.1:%(port)d" authority_spread = "1s" drain = "%(drain)s"
 %(cluster)s
 }
 """
 
 
 class Node(Server):
-    def __init__(self, world, name, server="", cluster=""):
+    def __init__(self, world, name, server="", cluster="", drain="0s"):
         folder = os.path.join(world.dir, name)
         os.makedirs(folder, exist_ok=True)
         self.peer_port, port, data = free_port(), free_port(), os.path.join(folder, "data")
         sock = os.path.join(folder, "api.sock")
         super().__init__(world, name, data=data, port=port, config=CONFIG % dict(
-            port=port, sock=sock, data=data, name=name, peer_port=self.peer_port, server=server, cluster=cluster))
+            port=port, sock=sock, data=data, name=name, peer_port=self.peer_port, server=server, cluster=cluster, drain=drain))
         self.sock = sock
         world.servers.append(self)
 
