@@ -182,12 +182,23 @@ static enum code was_removed(struct call *call, const char *name, bool *gone)
 	return CODE_OK;
 }
 
+/* Leadership moves about while this is asked for, and a voter may be too slow to take over at the first try. */
+static bool try_again(struct call *call, enum code rc, int64_t end_ms)
+{
+	return rc == CODE_UNAVAILABLE && clock_mono_ms() + POLL_MS < end_ms && task_sleep(POLL_MS) == CODE_OK &&
+	       !atomic_load(&call->server->stopping);
+}
+
 static enum code remove_member(struct call *call, const char *name, Pb__ClusterRemoved *out)
 {
+	int64_t end_ms = clock_mono_ms() + BARRIER_MS;
 	struct replica_cluster cluster;
-	enum code rc = replica_remove(call->server->replica, name, deadline_of(call), call->err);
 	bool gone = false;
+	enum code rc;
 
+	do {
+		rc = replica_remove(call->server->replica, name, deadline_of(call), call->err);
+	} while (try_again(call, rc, end_ms));
 	if (rc == CODE_NOT_FOUND && was_removed(call, name, &gone) == CODE_OK && gone)
 		rc = CODE_OK;
 	if (rc == CODE_NOT_FOUND)
@@ -221,11 +232,24 @@ static enum code confirmed(struct call *call, struct replica_cluster *cluster)
 
 static enum code transfer(struct call *call, const char *name, Pb__ClusterTransferred *out)
 {
-	int64_t begin_ms = clock_mono_ms();
+	int64_t begin_ms = clock_mono_ms(), end_ms = begin_ms + BARRIER_MS;
 	struct replica_cluster cluster;
+	enum code rc;
 
-	TRY(replica_transfer(call->server->replica, name[0] == '\0' ? NULL : name, deadline_of(call), call->err));
-	TRY(confirmed(call, &cluster));
+	if (deadline_of(call) < end_ms)
+		end_ms = deadline_of(call);
+	do {
+		begin_ms = clock_mono_ms();
+		rc = replica_transfer(call->server->replica, name[0] == '\0' ? NULL : name, end_ms, call->err);
+		if (rc != CODE_OK && rc != CODE_UNKNOWN)
+			continue;
+		TRY(confirmed(call, &cluster));
+		if (name[0] != '\0' && strcmp(leader_name(&cluster), name) != 0)
+			rc = err_set(call->err, CODE_UNAVAILABLE, "'%s' leads, not '%s'", leader_name(&cluster), name);
+		else
+			rc = CODE_OK;
+	} while (try_again(call, rc, end_ms));
+	TRY(rc);
 	out->leader = leader_name(&cluster);
 	out->term = cluster.term;
 	out->stalled_ms = clock_mono_ms() - begin_ms;
