@@ -12,6 +12,8 @@
 #include "ca/x509.h"
 #include "svid.pb-c.h"
 
+#include <string.h>
+
 static const char *sha256_hex(struct call *call, ProtobufCBinaryData bytes)
 {
 	return call_audits(call) ? audit_sha256(call->arena, bytes.data, bytes.len) : NULL;
@@ -21,6 +23,31 @@ static const char *sha256_hex(struct call *call, ProtobufCBinaryData bytes)
 static enum code may_sign(struct call *call)
 {
 	return state_may_say_yes(call->server->state) ? CODE_OK : call_confirm(call, NULL);
+}
+
+static bool is_under(const char *path, const char *prefix)
+{
+	size_t len = strlen(prefix);
+
+	while (len > 0 && prefix[len - 1] == '/')
+		len--;
+	return strncmp(path, prefix, len) == 0 && (path[len] == '\0' || path[len] == '/');
+}
+
+/* cluster { fail_closed }: what is not to be signed on this node's word alone. */
+static enum code check_fail_closed(struct call *call, const char *id, const char *path, struct err *err)
+{
+	const struct strings *prefixes = &call->server->config->cluster.fail_closed;
+	struct replica_view view;
+
+	if (prefixes->n == 0 || state_is_single(call->server->state))
+		return CODE_OK;
+	replica_view(call->server->replica, &view);
+	for (size_t i = 0; !view.hears_leader && i < prefixes->n; i++)
+		if (is_under(path, prefixes->items[i]))
+			return err_set(err, CODE_UNAVAILABLE,
+				       "'%s' is signed only while a leader is heard (fail_closed)", id);
+	return CODE_OK;
 }
 
 static enum code current_x509(struct call *call, struct keyring **out)
@@ -49,6 +76,7 @@ static enum code sign_entry(struct call *call, const struct keyring *keyring, co
 		return err_wrap(err, CODE_INVALID_ARGUMENT, "invalid CSR signature");
 	if (id_from_parts(entry->spiffe_id->trust_domain, entry->spiffe_id->path, call->arena, &id, err) != CODE_OK)
 		return err_wrap(err, CODE_INTERNAL, "entry has malformed SPIFFE ID");
+	TRY(check_fail_closed(call, id.text, id.path, err));
 	request.spiffe_id = id.text;
 	request.spki = csr.spki;
 	request.dns_names = entry->dns_names;
@@ -60,8 +88,8 @@ static enum code sign_entry(struct call *call, const struct keyring *keyring, co
 	return CODE_OK;
 }
 
-/* An entry of the caller's. That there is none, or that it is not the caller's, is said only once the leader has confirmed it: *view
- * may be another one then. */
+/* An entry of the caller's. That there is none, or that it is not the caller's, is said only once the leader has
+ * confirmed it: *view may be another one then. */
 static enum code authorized_entry(struct call *call, struct view **view, const char *id, Pb__Entry **out)
 {
 	bool again = false;
@@ -77,8 +105,8 @@ static enum code authorized_entry(struct call *call, struct view **view, const c
 	return rc;
 }
 
-static enum code new_x509(struct call *call, struct view **view, const struct keyring *keyring, const Pb__NewX509SVIDParams *params,
-			  Pb__X509SVID **out, struct err *err)
+static enum code new_x509(struct call *call, struct view **view, const struct keyring *keyring,
+			  const Pb__NewX509SVIDParams *params, Pb__X509SVID **out, struct err *err)
 {
 	Pb__Entry *entry;
 
@@ -90,11 +118,13 @@ static enum code new_x509(struct call *call, struct view **view, const struct ke
 	return sign_entry(call, keyring, params, entry, out, err);
 }
 
-static void audit_new_x509(struct call *call, const Pb__NewX509SVIDParams *params, enum code rc, const Pb__X509SVID *svid)
+static void audit_new_x509(struct call *call, const Pb__NewX509SVIDParams *params, enum code rc,
+			   const Pb__X509SVID *svid)
 {
 	if (!call_audits(call))
 		return;
-	CALL_AUDIT_ITEM(call, rc, call->err->text, KV("csr", sha256_hex(call, params->csr)), KV("entry_id", params->entry_id),
+	CALL_AUDIT_ITEM(call, rc, call->err->text, KV("csr", sha256_hex(call, params->csr)),
+			KV("entry_id", params->entry_id),
 			KV("spiffe_id", svid == NULL ? NULL : audit_id(call->arena, svid->id)),
 			KV("expires_at", svid == NULL ? NULL : audit_time(call->arena, svid->expires_at)));
 }
@@ -118,7 +148,8 @@ enum code svid_new_x509(struct call *call, const void *request, void *reply)
 
 	if (req->n_params == 0)
 		return err_set(call->err, CODE_INVALID_ARGUMENT, "missing parameters");
-	TRY(call_limit(call, LIMITER_CSR, (unsigned)req->n_params, "rejecting request due to certificate signing rate limiting"));
+	TRY(call_limit(call, LIMITER_CSR, (unsigned)req->n_params,
+		       "rejecting request due to certificate signing rate limiting"));
 	TRY(current_x509(call, &keyring));
 	TRY(call_view(call, &view));
 	out->results = arena_alloc(call->arena, req->n_params * sizeof *out->results);
@@ -156,6 +187,7 @@ static enum code sign_jwt(struct call *call, const struct spiffe_id *id, const c
 	struct jwt_svid svid;
 
 	TRY(may_sign(call));
+	TRY(check_fail_closed(call, id->text, id->path, call->err));
 	if (keyring == NULL || keyring->jwt == NULL)
 		return call_cannot_sign(call, "failed to sign JWT-SVID: JWT key is not available for signing");
 	if (jwt_issue(keyring == NULL ? NULL : keyring->jwt, &request, call->arena, &svid, call->err) != CODE_OK)
@@ -197,8 +229,8 @@ enum code svid_mint_jwt(struct call *call, const void *request, void *reply)
 	Pb__MintJWTSVIDResponse *out = reply;
 	struct spiffe_id id;
 
-	CALL_AUDIT_ADD(call, KV("spiffe_id", req->id == NULL ? NULL : audit_id(call->arena, req->id)), KV_NUM("ttl", req->ttl),
-		       KV("audience", joined(call->arena, req->audience, req->n_audience)));
+	CALL_AUDIT_ADD(call, KV("spiffe_id", req->id == NULL ? NULL : audit_id(call->arena, req->id)),
+		       KV_NUM("ttl", req->ttl), KV("audience", joined(call->arena, req->audience, req->n_audience)));
 	TRY(workload_id(call, req->id, &id));
 	if (req->n_audience == 0)
 		return err_set(call->err, CODE_INVALID_ARGUMENT, "at least one audience is required");
@@ -213,7 +245,8 @@ enum code svid_new_jwt(struct call *call, const void *request, void *reply)
 	struct spiffe_id id;
 	Pb__Entry *entry;
 
-	CALL_AUDIT_ADD(call, KV("entry_id", req->entry_id), KV("audience", joined(call->arena, req->audience, req->n_audience)));
+	CALL_AUDIT_ADD(call, KV("entry_id", req->entry_id),
+		       KV("audience", joined(call->arena, req->audience, req->n_audience)));
 	TRY(call_limit(call, LIMITER_JSR, 1, "rejecting request due to JWT signing request rate limiting"));
 	TRY(call_view(call, &view));
 	TRY(authorized_entry(call, &view, req->entry_id, &entry));
@@ -222,7 +255,8 @@ enum code svid_new_jwt(struct call *call, const void *request, void *reply)
 	if (req->n_audience == 0)
 		return err_set(call->err, CODE_INVALID_ARGUMENT, "at least one audience is required");
 	TRY(sign_jwt(call, &id, req->audience, req->n_audience, entry->jwt_svid_ttl,
-		     entry->additional_attributes != NULL && entry->additional_attributes->jwt_svid_include_jti, &out->svid));
+		     entry->additional_attributes != NULL && entry->additional_attributes->jwt_svid_include_jti,
+		     &out->svid));
 	CALL_AUDIT_ADD(call, KV("spiffe_id", id.text), KV_NUM("ttl", entry->jwt_svid_ttl));
 	return CODE_OK;
 }
@@ -237,7 +271,8 @@ static enum code check_minted(struct call *call, const struct csr *csr, struct s
 		return err_set(err, CODE_INVALID_ARGUMENT, "CSR URI SAN is required");
 	if (csr->n_uris > 1)
 		return err_set(err, CODE_INVALID_ARGUMENT, "only one URI SAN is expected");
-	if (id_parse(csr->uris[0], call->arena, id, err) != CODE_OK || id_check_workload(id, call->server->td, err) != CODE_OK)
+	if (id_parse(csr->uris[0], call->arena, id, err) != CODE_OK ||
+	    id_check_workload(id, call->server->td, err) != CODE_OK)
 		return err_wrap(err, CODE_INVALID_ARGUMENT, "CSR URI SAN is invalid");
 	for (size_t i = 0; i < csr->n_dns_names; i++)
 		if (dns_check(csr->dns_names[i], err) != CODE_OK)
@@ -266,6 +301,7 @@ enum code svid_mint_x509(struct call *call, const void *request, void *reply)
 	if (csr_verify(&csr, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INVALID_ARGUMENT, "failed to verify CSR signature");
 	TRY(check_minted(call, &csr, &id));
+	TRY(check_fail_closed(call, id.text, id.path, call->err));
 	TRY(current_x509(call, &keyring));
 	to_sign.spiffe_id = id.text;
 	to_sign.spki = csr.spki;
@@ -276,7 +312,8 @@ enum code svid_mint_x509(struct call *call, const void *request, void *reply)
 	    x509_issue(keyring->x509, &to_sign, call->arena, &svid, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to sign X509-SVID");
 	out->svid = svid_to_proto(call, keyring->x509, &svid, id.td, id.path);
-	CALL_AUDIT_ADD(call, KV("spiffe_id", id.text), KV("dns_name", joined(call->arena, csr.dns_names, csr.n_dns_names)),
+	CALL_AUDIT_ADD(call, KV("spiffe_id", id.text),
+		       KV("dns_name", joined(call->arena, csr.dns_names, csr.n_dns_names)),
 		       KV("expires_at", audit_time(call->arena, svid.not_after_s)));
 	return CODE_OK;
 }
@@ -303,20 +340,22 @@ enum code svid_new_downstream_ca(struct call *call, const void *request, void *r
 	struct csr csr;
 	Pb__Bundle *bundle;
 
-	CALL_AUDIT_ADD(call, KV("csr", sha256_hex(call, req->csr)), KV("trust_domain_id", audit_td(call->arena, call->server->td)));
+	CALL_AUDIT_ADD(call, KV("csr", sha256_hex(call, req->csr)),
+		       KV("trust_domain_id", audit_td(call->arena, call->server->td)));
 	TRY(call_limit(call, LIMITER_CSR, 1, "rejecting request due to downstream CA signing rate limit"));
 	if (csr_parse(req->csr.data, req->csr.len, call->arena, &csr, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INVALID_ARGUMENT, "malformed CSR");
 	if (csr_verify(&csr, call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INVALID_ARGUMENT, "invalid CSR signature");
 	TRY(current_x509(call, &keyring));
-	if (x509_issue_downstream(keyring->x509, call->server->td, csr.spki, ttl_s, call_now_s(call), call->arena, &ca, call->err) !=
-	    CODE_OK)
+	if (x509_issue_downstream(keyring->x509, call->server->td, csr.spki, ttl_s, call_now_s(call), call->arena, &ca,
+				  call->err) != CODE_OK)
 		return err_wrap(call->err, CODE_INTERNAL, "failed to sign downstream X.509 CA");
 	TRY(call_view(call, &view));
 	TRY(view_bundle(view, call->server->td, call->arena, &bundle, call->err));
 	downstream_chain(call, keyring->x509, &ca, out);
-	out->x509_authorities = arena_alloc(call->arena, (bundle->n_x509_authorities + 1) * sizeof *out->x509_authorities);
+	out->x509_authorities =
+		arena_alloc(call->arena, (bundle->n_x509_authorities + 1) * sizeof *out->x509_authorities);
 	for (size_t i = 0; i < bundle->n_x509_authorities; i++)
 		out->x509_authorities[out->n_x509_authorities++] = bundle->x509_authorities[i]->asn1;
 	CALL_AUDIT_ADD(call, KV("expires_at", audit_time(call->arena, ca.not_after_s)));

@@ -19,20 +19,21 @@ plugins {
 }
 cluster {
   name = "%(name)s" bind_address = "127.0.0.1" bind_port = %(peer_port)d advertise = "127.0.0.1:%(peer_port)d"
-  api_advertise = "127.0.0.1:%(port)d" authority_spread = "1s" drain = "%(drain)s"
+  api_advertise = "127.0.0.1:%(port)d" authority_spread = "%(spread)s" drain = "%(drain)s"
 %(cluster)s
 }
+%(top)s
 """
 
 
 class Node(Server):
-    def __init__(self, world, name, server="", cluster="", drain="0s"):
+    def __init__(self, world, name, server="", cluster="", top="", drain="0s", spread="1s"):
         folder = os.path.join(world.dir, name)
         os.makedirs(folder, exist_ok=True)
         self.peer_port, port, data = free_port(), free_port(), os.path.join(folder, "data")
         sock = os.path.join(folder, "api.sock")
         super().__init__(world, name, data=data, port=port, config=CONFIG % dict(
-            port=port, sock=sock, data=data, name=name, peer_port=self.peer_port, server=server, cluster=cluster, drain=drain))
+            port=port, sock=sock, data=data, name=name, peer_port=self.peer_port, server=server, cluster=cluster, top=top, drain=drain, spread=spread))
         self.sock = sock
         world.servers.append(self)
 
