@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define TRAILER_STALE NAME "-stale"
+
 static enum code flush(struct err *err)
 {
 	if (fflush(stdout) != 0 || ferror(stdout) != 0)
@@ -104,6 +106,18 @@ enum code cli_connect(struct cli *cli, struct err *err)
 	return cli->client != NULL ? CODE_OK : reach_open(cli->reach, INT64_MAX, &cli->client, err);
 }
 
+/* A node without a leader has answered with what it knows (cluster.md section 4): said once, beside the answer. */
+static void warn_stale(struct cli *cli)
+{
+	const char *age_s = client_trailer(cli->client, TRAILER_STALE);
+
+	if (age_s == NULL || cli->said_stale)
+		return;
+	cli->said_stale = true;
+	fflush(stdout);
+	fprintf(stderr, "Warning: the server hears no leader: this is what it knew %s seconds ago\n", age_s);
+}
+
 /* One attempt, at the server whose turn it is. */
 static enum code attempt(struct cli *cli, const struct rpc *rpc, const void *request, int64_t left_ms, void **reply,
 			 struct err *err)
@@ -118,6 +132,8 @@ static enum code attempt(struct cli *cli, const struct rpc *rpc, const void *req
 	rc = client_call(cli->client, rpc->method, request, rpc->reply, cli->arena, reply, err);
 	if (rc != CODE_OK && client_trailer(cli->client, "grpc-status") == NULL)
 		cli->lost = true;
+	if (rc == CODE_OK)
+		warn_stale(cli);
 	return rc;
 }
 
