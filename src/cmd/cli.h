@@ -71,7 +71,7 @@ struct cli {
 	struct client *client; /* NULL until the first call */
 	int exit_code;         /* of a failure, if not 0; else 1 */
 	bool sent, lost;       /* of the last call: it left this process; no answer came to (one of) its attempts */
-	bool said_stale; /* the warning about it is out */
+	bool said_stale;       /* the warning about it is out */
 };
 
 struct cli_command {
