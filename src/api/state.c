@@ -296,7 +296,14 @@ bool state_is_single(const struct state *state)
 
 bool state_is_leaderless(const struct state *state)
 {
-	return state != NULL && machine_of(state).leaderless;
+	struct replica_view view;
+
+	if (state == NULL || !machine_of(state).leaderless)
+		return false;
+	if (state->loop == NULL) /* set by hand */
+		return true;
+	replica_view(state->server->replica, &view);
+	return !view.hears_leader; /* one that has come since the machine looked counts at once */
 }
 
 enum node_state state_now(const struct state *state)

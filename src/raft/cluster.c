@@ -491,8 +491,9 @@ static void hand_over(void *arg)
 	struct core_status status;
 	struct err err = { 0 };
 
-	core_status(r->core, &status);
-	if (r->role.role == CORE_LEADER && conf_voters(&status.conf) > 1 && transfer_to(r, "", &err) != CODE_OK)
+	if (r->core != NULL) /* else the start has failed */
+		core_status(r->core, &status);
+	if (r->core != NULL && r->role.role == CORE_LEADER && conf_voters(&status.conf) > 1 && transfer_to(r, "", &err) != CODE_OK)
 		log_info("Leadership was not handed over before the end", KV("subsystem_name", "raft"), KV("error", err.text));
 	pthread_mutex_lock(&r->lock);
 	r->handed_over = true;

@@ -284,6 +284,20 @@ TEST(three_nodes_hold_what_any_of_them_was_told)
 	end_trio(&trio);
 }
 
+/* A start that fails ends cleanly, and says why. */
+TEST(a_token_of_nobody_is_refused)
+{
+	struct server node;
+
+	make_node(&node, 2);
+	node.token = "join1.none";
+	start(&node);
+	CHECK_NUM(pthread_join(node.thread, NULL), 0);
+	CHECK(node.code != CODE_OK);
+	CHECK(strstr(node.err.text, "token") != NULL);
+	node_close(node.home);
+}
+
 TEST(the_leader_goes_comes_back_and_leads_again)
 {
 	struct trio trio;
