@@ -138,6 +138,11 @@ check: layers
 e2e golden suites: all
 	$(Q)tests/run $@
 
+# Faults on a real cluster of three under writers; one hour: make jepsen SECONDS=3600
+jepsen: all
+	jepsen/faults -seconds $(SECONDS) $(if $(SEED),-seed $(SEED))
+.PHONY: jepsen
+
 tsan:
 	$(Q)$(MAKE) --no-print-directory MODE=tsan unit
 
