@@ -189,6 +189,21 @@ static bool try_again(struct call *call, enum code rc, int64_t end_ms)
 	       !atomic_load(&call->server->stopping);
 }
 
+/* This node may hear of the change that it asked for a little after the leader has made it. */
+static bool still_votes(struct call *call, const char *name)
+{
+	OWN_STRUCT(arena) arena = arena_new();
+	struct replica_cluster cluster;
+
+	if (replica_cluster(call->server->replica, arena, &cluster, NULL) != CODE_OK)
+		return false;
+	for (size_t i = 0; i < cluster.n; i++)
+		if (strcmp(cluster.members[i].name, name) == 0 && cluster.members[i].voter &&
+		    !cluster.members[i].self)
+			return true;
+	return false;
+}
+
 static enum code remove_member(struct call *call, const char *name, Pb__ClusterRemoved *out)
 {
 	int64_t end_ms = clock_mono_ms() + BARRIER_MS;
@@ -205,6 +220,8 @@ static enum code remove_member(struct call *call, const char *name, Pb__ClusterR
 		return err_set(call->err, rc, "no member is named '%s'", name);
 	TRY(rc);
 	CALL_AUDIT_ADD(call, KV("member", name));
+	while (still_votes(call, name) && clock_mono_ms() < end_ms)
+		TRY(task_sleep(POLL_MS));
 	TRY(replica_cluster(call->server->replica, call->arena, &cluster, call->err));
 	out->name = name;
 	out->voters = cluster.voters;
