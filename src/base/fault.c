@@ -30,7 +30,7 @@ bool fault_at(const char *name)
 {
 	if (!atomic_load_explicit(&armed, memory_order_acquire))
 		return false;
-	if (strcmp(name, point) != 0)
+	if (name == NULL || strcmp(name, point) != 0)
 		return false;
 	if (atomic_fetch_sub(&passes_left, 1) != 1)
 		return false; /* before it, or (wrapped) after it */

@@ -235,12 +235,18 @@ void growth_answer(struct replica *r, struct link_request *request)
 	Pb__SwitchAnswer answer = PB__SWITCH_ANSWER__INIT;
 	OWN_BUF conf = { 0 }, body = { 0 };
 	struct core_triple triple;
+	struct err err = { 0 };
 	Pb__Triple where;
 
+	if (r->core == NULL) { /* at a start, or in the middle of the switch: "no" would have the other side discard its copy */
+		err_set(&err, CODE_UNAVAILABLE, "this node is starting");
+		link_answer(request, CODE_UNAVAILABLE, (struct span){ 0 }, &err);
+		return;
+	}
 	pthread_mutex_lock(&r->lock);
 	triple = r->triple;
 	pthread_mutex_unlock(&r->lock);
-	if (in != NULL && r->core != NULL) {
+	if (in != NULL) {
 		answer.switched = triple.conf_index == in->attempt && conf_is_voter(&triple.conf, request->from);
 		answer.grown = conf_voters(&triple.conf) > 1 && !conf_is_voter(&triple.conf, request->from);
 		answer.under_way = r->growth.active && r->growth.target == request->from && r->growth.attempt == in->attempt;
@@ -289,6 +295,17 @@ static enum code become_voter(struct replica *r, const Pb__SwitchAnswer *answer,
 	return CODE_OK;
 }
 
+enum growth_verdict growth_judge(struct growth_copy asked, struct growth_copy now, const Pb__SwitchAnswer *answer)
+{
+	if (now.here != asked.here || now.attempt != asked.attempt)
+		return GROWTH_GO_ON; /* a copy has come since: the answer is not about it */
+	if (now.here && answer->switched)
+		return GROWTH_SWITCHED;
+	if (answer->grown && !answer->switched)
+		return GROWTH_ELSEWHERE;
+	return answer->under_way ? GROWTH_GO_ON : GROWTH_DISCARD;
+}
+
 /* The founder may have switched whatever we hear, so this never gives up and never starts by itself: the copy is installed before
  * the founder is told that it has come, and a restart goes on from it. */
 enum code growth_await(struct replica *r, struct err *err)
@@ -300,17 +317,23 @@ enum code growth_await(struct replica *r, struct err *err)
 	for (;;) {
 		OWN_STRUCT(arena) arena = arena_new();
 		Pb__SwitchAnswer *answer;
+		struct growth_copy asked;
 
 		if (task_sleep(POLL_MS) != CODE_OK)
 			return err_set(err, CODE_CANCELLED, "this node is stopping");
+		asked = (struct growth_copy){ r->copy.here, r->copy.attempt };
 		if (ask_switched(r, founder, &answer, arena, err) != CODE_OK)
 			continue;
-		if (r->copy.here && answer->switched)
+		switch (growth_judge(asked, (struct growth_copy){ r->copy.here, r->copy.attempt }, answer)) {
+		case GROWTH_GO_ON:
+			break;
+		case GROWTH_SWITCHED:
 			return become_voter(r, answer, err);
-		if (answer->grown && !answer->switched)
-			return CODE_OK; /* with another node: this one joins as any later one does */
-		if (!answer->under_way)
+		case GROWTH_ELSEWHERE:
+			return CODE_OK;
+		case GROWTH_DISCARD:
 			r->copy.here = false;
+		}
 	}
 }
 

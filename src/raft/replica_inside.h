@@ -213,6 +213,18 @@ bool cluster_settled(const struct replica *replica, const struct conf *conf);
 /* growth.c: on the raft loop */
 enum code growth_run(struct replica *replica, uint64_t id, struct err *err); /* in a task: A */
 void growth_answer(struct replica *replica, struct link_request *request);
+/* B: what the founder's answer says, when this node held `asked` as it asked, and holds `now`. */
+struct growth_copy {
+	bool here;
+	uint64_t attempt;
+};
+enum growth_verdict {
+	GROWTH_GO_ON,     /* asking */
+	GROWTH_SWITCHED,  /* both stand on the copy that is here */
+	GROWTH_ELSEWHERE, /* with another node: this one joins as any later one does */
+	GROWTH_DISCARD,   /* nothing comes of the copy */
+};
+enum growth_verdict growth_judge(struct growth_copy asked, struct growth_copy now, const Pb__SwitchAnswer *answer);
 enum code growth_await(struct replica *replica, struct err *err); /* in a task: B, until it has switched; the core runs then */
 void copy_send(struct replica *replica, uint64_t peer, uint64_t at_least);
 enum code copy_begin(void *ctx, struct link_copy_in *copy, int *fd, struct err *err);

@@ -7,7 +7,7 @@
 #include "base/rand.h"
 #include "base/task.h"
 #include "raft/node.h"
-#include "raft/replica.h"
+#include "raft/replica_inside.h"
 #include "store/view.h"
 
 #include <arpa/inet.h>
@@ -282,6 +282,24 @@ TEST(three_nodes_hold_what_any_of_them_was_told)
 		CHECK_NUM(count(&trio.nodes[i]), 31);
 	}
 	end_trio(&trio);
+}
+
+TEST(an_answer_about_what_a_joiner_held_says_nothing_about_what_it_holds)
+{
+	const struct growth_copy none = { .here = false }, first = { .here = true, .attempt = 15 },
+				 second = { .here = true, .attempt = 17 };
+	Pb__SwitchAnswer no = PB__SWITCH_ANSWER__INIT, under_way = no, switched = no, grown = no;
+
+	under_way.under_way = switched.switched = grown.grown = true;
+	CHECK_NUM(growth_judge(none, none, &no), GROWTH_DISCARD);
+	CHECK_NUM(growth_judge(none, none, &grown), GROWTH_ELSEWHERE);
+	CHECK_NUM(growth_judge(none, none, &switched), GROWTH_DISCARD); /* with a copy that is not here any more */
+	CHECK_NUM(growth_judge(first, first, &under_way), GROWTH_GO_ON);
+	CHECK_NUM(growth_judge(first, first, &switched), GROWTH_SWITCHED);
+	CHECK_NUM(growth_judge(first, first, &no), GROWTH_DISCARD);
+	CHECK_NUM(growth_judge(none, first, &no), GROWTH_GO_ON); /* asked before it came: that copy may be what both stand on by now */
+	CHECK_NUM(growth_judge(first, second, &no), GROWTH_GO_ON);
+	CHECK_NUM(growth_judge(first, second, &switched), GROWTH_GO_ON);
 }
 
 /* A start that fails ends cleanly, and says why. */
